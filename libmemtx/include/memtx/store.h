@@ -1,0 +1,115 @@
+/* The store: rows of keys and values, and the documents they came from, on disk (a directory) or on the heap.
+ *
+ * A store belongs to one model: it keeps the model's fingerprint, which (layer, kv head) pairs it holds, head size, type
+ * of the rows, RoPE facts and tokenizer, and refuses another. The truth is in LMDB; what a reader or a restart sees is
+ * a prefix of the stream that was appended. See store/store_format.h in the source for every byte.
+ *
+ * Life: open -> (memories read and append through memtx/memory.h) -> close. One process writes, any number read.
+ */
+#ifndef MEMTX_STORE_H
+#define MEMTX_STORE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "memtx/status.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum {
+    MEMTX_FINGERPRINT_BYTES = 16,
+    MEMTX_HASH_BYTES = 16,
+    MEMTX_MAX_LAYERS = 512,
+    MEMTX_MAX_KV_HEADS = 256,
+    MEMTX_NAME_BYTES = 256
+};
+
+/* Type of the stored keys and values, little-endian. */
+enum memtx_row_type { MEMTX_ROWS_F16 = 0, MEMTX_ROWS_BF16 = 1, MEMTX_ROWS_F32 = 2 };
+
+/* When an append is on disk (DESIGN 5). */
+enum memtx_durability {
+    MEMTX_DURABILITY_GROUP = 0, /* with every few segments, or a second: what is not yet written is searched from RAM */
+    MEMTX_DURABILITY_FULL = 1   /* when memtx_memory_commit returns */
+};
+
+/* What a store is for. Everything but `settings` must fit when an existing store is opened. */
+struct memtx_store_spec {
+    uint8_t fingerprint[MEMTX_FINGERPRINT_BYTES]; /* of the model */
+    uint32_t n_layers;                            /* of the model, 1..512 */
+    uint32_t n_heads;                             /* H */
+    uint32_t n_kv_heads;                          /* G, 1..256 */
+    uint32_t head_size;                           /* D, 1..512 */
+    uint32_t rope_dims;                           /* turning dimensions of a head; 0: positions are off */
+    double rope_base;                             /* frequency base */
+    const float *rope_factors;                    /* [rope_dims / 2] or NULL for ones; copied */
+    float scale;                                  /* of attention logits */
+    enum memtx_row_type row_type;
+    bool layers_kept[MEMTX_MAX_LAYERS]; /* the memory layers; all kv heads of a kept layer are kept */
+    char tokenizer[64];                 /* name of the pre-tokenizer, for information */
+    char settings[512];                 /* with which it is written: for information, and to warn by */
+};
+
+struct memtx_store_options {
+    bool temporary;                   /* make a new store under directory `path`, gone with the close or the process */
+    enum memtx_durability durability; /* default group */
+    uint32_t group_segments;          /* group: written after this many commits (default 4), */
+    uint32_t group_milliseconds;      /* or this long after the first of them (default 1,000), */
+    size_t group_bytes;               /* or when this much waits (default 32 MiB) */
+    uint64_t capacity_rows;           /* the newest so many rows are visible; 0: all (default) */
+};
+
+/* What a document is. */
+struct memtx_document {
+    uint64_t id;
+    uint64_t n_tokens;               /* appended so far */
+    bool ended;                      /* its window and sinks are appended too */
+    uint8_t hash[MEMTX_HASH_BYTES];  /* XXH3-128 of the text, zero while it is not ended */
+    char name[MEMTX_NAME_BYTES];
+};
+
+struct memtx_store_facts {
+    uint32_t format_version;
+    struct memtx_store_spec spec; /* rope_factors is borrowed from the store */
+    uint64_t n_rows;              /* ids given out so far */
+    uint64_t first_row;           /* the oldest that is visible */
+    uint64_t n_written_rows;      /* of n_rows, those on disk */
+    uint64_t n_documents;
+    uint64_t disk_bytes;          /* of the LMDB file that are in use; 0 on the heap */
+    uint64_t chunk_rows;
+};
+
+typedef struct memtx_store memtx_store;
+
+MEMTX_API struct memtx_store_options memtx_store_options_default(void);
+
+/* Opens the store in directory `path` for appending, creating it (0700) where it does not exist; path NULL makes one on
+ * the heap. *out is the caller's; NULL on failure.
+ * MEMTX_E_NOT_FOUND; MEMTX_E_MISMATCH (another model or other settings of the rows: the text says which);
+ * MEMTX_E_UNSUPPORTED (a newer format); MEMTX_E_CORRUPT; MEMTX_E_BUSY (another process writes it, or this process has it
+ * open already); MEMTX_E_FORMAT (a directory that is something else); MEMTX_E_INVALID; MEMTX_E_IO; MEMTX_E_NO_SPACE;
+ * MEMTX_E_NO_MEMORY. The cost does not depend on the number of rows. */
+MEMTX_API int memtx_store_open(memtx_store **out, const char *path, const struct memtx_store_spec *spec,
+                               const struct memtx_store_options *options);
+
+/* Writes what waits, and closes. NULL is fine. The store is released whatever is returned: what the last write said. All
+ * memories over it must be closed before. */
+MEMTX_API int memtx_store_close(memtx_store *store);
+
+/* Facts as of now. From the thread that owns the store. */
+MEMTX_API void memtx_store_info(struct memtx_store_facts *out, const memtx_store *store);
+
+/* Document `i` in order of creation; MEMTX_E_NOT_FOUND past the end. */
+MEMTX_API int memtx_store_document_at(struct memtx_document *out, const memtx_store *store, uint64_t i);
+
+/* "f16", "bf16", "f32", and back: MEMTX_E_INVALID for another name. */
+MEMTX_API const char *memtx_row_type_name(enum memtx_row_type type);
+MEMTX_API int memtx_row_type_parse(enum memtx_row_type *out, const char *name);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,22 @@
+/* MEMTX__CLONES: a kernel compiled for AVX-512, AVX2 and the baseline, chosen when the program is loaded. Only for
+ * serial inner loops: what OpenMP outlines from a cloned function is not cloned. The sanitizers cannot instrument the
+ * resolver, which runs before they are set up, and get the baseline. */
+#ifndef MEMTX_MATH_CLONES_H
+#define MEMTX_MATH_CLONES_H
+
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define MEMTX__SANITIZED 1
+#endif
+#endif
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define MEMTX__SANITIZED 1
+#endif
+
+#if defined(__x86_64__) && defined(__linux__) && !defined(MEMTX__SANITIZED)
+#define MEMTX__CLONES __attribute__((target_clones("arch=skylake-avx512", "arch=haswell", "default")))
+#else
+#define MEMTX__CLONES
+#endif
+
+#endif

@@ -1,0 +1,59 @@
+/* Matrix products: linear layers with packed weights, and bare products of tiles. The only file that knows oneDNN, in
+ * its versions 2 and 3, is linear.c.
+ *
+ * A linear layer is y[T][n_out] = x[T][n_in] w[n_out][n_in]^T, in float32, or with x and w rounded to bfloat16 and sums
+ * in float32. Weights are packed once, in the layout that oneDNN likes best for segments; a plan is a product made
+ * ready for one number of rows.
+ */
+#ifndef MEMTX_MATH_LINEAR_H
+#define MEMTX_MATH_LINEAR_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+enum memtx__weight_type { MEMTX__WEIGHT_F32, MEMTX__WEIGHT_BF16 };
+
+struct memtx__linear_shape {
+    size_t n_in;
+    size_t n_out;
+    enum memtx__weight_type type;
+};
+
+/* One layer's weights: the shape and the packed bytes, borrowed from whoever holds the weights. */
+struct memtx__linear {
+    struct memtx__linear_shape shape;
+    const void *packed;
+};
+
+/* Whether products of this type are worth using: bf16 only where the processor multiplies it in hardware. */
+bool memtx__weight_type_is_fast(enum memtx__weight_type type);
+
+/* Bytes of the packed weights; MEMTX_E_UNSUPPORTED when oneDNN has no kernel (bf16 before AVX-512). Any thread. */
+int memtx__linear_packed_bytes(size_t *out, struct memtx__linear_shape shape);
+
+/* packed from plain weights[n_out][n_in] in f32; uses all threads. */
+int memtx__linear_pack(void *packed, struct memtx__linear_shape shape, const float *weights);
+
+/* The plans of one stream of segments: a product made ready for each (shape, n_rows) that was asked for. Belongs to one
+ * thread at a time; each product itself uses all threads. */
+struct memtx__linear_plans;
+
+int memtx__linear_plans_create(struct memtx__linear_plans **out);
+void memtx__linear_plans_destroy(struct memtx__linear_plans *plans);
+
+/* Makes the plan of a shape and a number of rows, so that memtx__linear_fwd finds it and allocates nothing. */
+int memtx__linear_plan(struct memtx__linear_plans *plans, struct memtx__linear_shape shape, size_t n_rows);
+
+/* y[n_rows][n_out] from x[n_rows][n_in]. Makes the plan if it is not there yet. */
+int memtx__linear_fwd(float *y, struct memtx__linear_plans *plans, const float *x, const struct memtx__linear *linear,
+                      size_t n_rows);
+
+/* The specification of memtx__linear_fwd in f32, on plain weights. */
+void memtx__linear_fwd_plain(float *y, const float *x, const float *weights, size_t n_rows, size_t n_in, size_t n_out);
+
+/* c[m][n] = a[m][k] b, rows of c, a, b being ldc, lda, ldb floats apart; b is [k][n], or [n][k] when b_transposed.
+ * Inside a parallel region it runs on the calling thread alone. */
+int memtx__product(float *c, const float *a, const float *b, bool b_transposed, size_t m, size_t n, size_t k,
+                   size_t ldc, size_t lda, size_t ldb);
+
+#endif

@@ -1,0 +1,48 @@
+/* Stored rows (rows.h). */
+#include "math/rows.h"
+
+#include <string.h>
+
+#include "base/bytes.h"
+#include "math/half.h"
+
+size_t memtx__row_type_bytes(enum memtx_row_type type)
+{
+    return type == MEMTX_ROWS_F32 ? 4 : 2;
+}
+
+void memtx__rows_read(float *out, enum memtx_row_type type, const unsigned char *rows, size_t n_values)
+{
+    switch (type) {
+    case MEMTX_ROWS_F16:
+        memtx__f16_to_f32_n(out, rows, n_values);
+        break;
+    case MEMTX_ROWS_BF16:
+        memtx__bf16_to_f32_n(out, rows, n_values);
+        break;
+    case MEMTX_ROWS_F32:
+        for (size_t i = 0; i < n_values; i++) {
+            out[i] = memtx__get_f32(rows + 4 * i);
+        }
+        break;
+    }
+}
+
+void memtx__rows_write(unsigned char *rows, enum memtx_row_type type, const float *values, size_t n_values)
+{
+    switch (type) {
+    case MEMTX_ROWS_F16:
+        memtx__f32_to_f16_n(rows, values, n_values);
+        break;
+    case MEMTX_ROWS_BF16:
+        memtx__f32_to_bf16_n(rows, values, n_values);
+        break;
+    case MEMTX_ROWS_F32:
+        for (size_t i = 0; i < n_values; i++) {
+            uint32_t bits;
+            memcpy(&bits, &values[i], sizeof bits);
+            memtx__put_u32(rows + 4 * i, bits);
+        }
+        break;
+    }
+}

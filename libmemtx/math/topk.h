@@ -1,0 +1,42 @@
+/* The k best of a stream of scores, for each query: kept by threshold, without sorting everything.
+ *
+ * A query's candidates stand in a buffer of 2k (or more). A score enters only if it beats the threshold, the k-th best of
+ * what has been seen; when the buffer is full it is cut back to the k best and the threshold rises. Scores come in
+ * ascending order of row id, so a tie with the threshold never displaces the lower id.
+ */
+#ifndef MEMTX_MATH_TOPK_H
+#define MEMTX_MATH_TOPK_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct memtx__candidate {
+    float score;
+    int64_t id;
+};
+
+struct memtx__topk {
+    struct memtx__candidate *candidates; /* [capacity], borrowed */
+    size_t k;
+    size_t capacity;
+    size_t n;
+    float threshold; /* scores up to and including this one are of no interest */
+};
+
+/* Room that one query needs, in candidates, for k neighbours. */
+size_t memtx__topk_capacity(size_t k);
+
+/* Begins empty; `candidates` has room for memtx__topk_capacity(k) and stays the caller's. */
+void memtx__topk_begin(struct memtx__topk *topk, struct memtx__candidate *candidates, size_t k);
+
+/* Takes scores[n] of the rows first_id, first_id + 1 .. ; ids must ascend from call to call. NaN and infinite scores are
+ * passed over: a damaged row is never returned. */
+void memtx__topk_add(struct memtx__topk *topk, const float *scores, int64_t first_id, size_t n);
+
+/* Takes one candidate of any id: for merging. Ties then go to the lower id all the same, at memtx__topk_end. */
+void memtx__topk_push(struct memtx__topk *topk, struct memtx__candidate candidate);
+
+/* Sorts what is left, best first, ties by the lower id, and gives its number, at most k. */
+size_t memtx__topk_end(struct memtx__topk *topk);
+
+#endif

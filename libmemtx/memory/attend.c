@@ -1,0 +1,271 @@
+/* Attention over retrieved rows (memtx/memory.h; Memorizing Transformers, section 3.2; DESIGN 3 and 4).
+ *
+ * One key space per kv head, so the whole group of query heads searches at once: the queries are turned by delta, the
+ * search ranks by R(delta) q . k, and each of the k rows found gets its logit anew at its own distance min(distance,
+ * delta), from the stored row. The softmax over these k gives V_mem and LSE_mem; the blend with local attention is the
+ * caller's. Departure from the paper: its keys carry a position (or none); here they are stored before RoPE.
+ *
+ * Cost: the search; then k rows of keys and of values read at random for each query and head, which is memory traffic.
+ */
+#include <math.h>
+#include <omp.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/rng.h"
+#include "base/status.h"
+#include "math/attention.h"
+#include "math/clones.h"
+#include "math/rows.h"
+#include "memory/memory.h"
+
+enum { TOKENS_PER_AGE = 1000 };
+
+/* What the queries of one kv head are asked against. */
+struct pair_search {
+    const struct memtx_memory *memory;
+    uint32_t layer;
+    uint32_t kv_head;
+    size_t group;
+    size_t n_q;
+    const float *queries; /* [n_q][H][D] */
+    const uint64_t *positions;
+};
+
+/* ---- where the pair's rows stand --------------------------------------------------------------------------------------- */
+
+static int add_block(struct memtx_memory *memory, const unsigned char *rows, uint64_t first_id, size_t n_rows)
+{
+    int status =
+        memtx__grow(&memory->blocks, &memory->n_blocks_held, memory->n_blocks + 1, sizeof *memory->blocks);
+    if (!status) {
+        memory->blocks[memory->n_blocks++] = (struct memtx__row_block){rows, first_id, n_rows};
+    }
+    return status;
+}
+
+/* The addresses of every chunk that holds a visible row, and the visible rows as blocks for the search. */
+static int locate_rows(struct memtx_memory *memory, uint32_t layer, uint32_t kv_head)
+{
+    const memtx_store *store = memory->store;
+    const size_t n_chunks = (size_t)(store->state.n_rows / store->chunk_rows) + 1;
+    size_t n_values_held = memory->n_chunks_held;
+    int status = memtx__grow(&memory->values, &n_values_held, n_chunks, sizeof *memory->values);
+    if (!status) {
+        status = memtx__grow(&memory->keys, &memory->n_chunks_held, n_chunks, sizeof *memory->keys);
+    }
+    memory->n_blocks = 0;
+    for (size_t r = 0; r < memory->n_ranges && !status; r++) {
+        const struct memtx__range *range = &memory->ranges[r];
+        uint64_t row = range->first_row, end = range->first_row + range->n_rows;
+        while (row < end && !status) {
+            const uint64_t chunk = row / store->chunk_rows, offset = row % store->chunk_rows;
+            const uint64_t n_left = store->chunk_rows - offset, n_rows = end - row < n_left ? end - row : n_left;
+            status = memtx__view_chunk(&memory->keys[chunk], &memory->view, MEMTX__KEYS, layer, kv_head, chunk);
+            if (!status) {
+                status = memtx__view_chunk(&memory->values[chunk], &memory->view, MEMTX__VALUES, layer, kv_head, chunk);
+            }
+            if (!status) {
+                status = add_block(memory, memory->keys[chunk] + offset * store->row_bytes, row, (size_t)n_rows);
+            }
+            row += n_rows;
+        }
+    }
+    return status;
+}
+
+/* ---- finding -------------------------------------------------------------------------------------------------------------- */
+
+/* Row i of the search is query i / group, head i % group of the kv head, turned by delta. */
+static void turn_queries(struct memtx_memory *memory, const struct pair_search *search)
+{
+    const size_t head_size = memory->store->spec.head_size, n_heads = memory->store->spec.n_heads;
+#pragma omp parallel for schedule(static)
+    for (size_t i = 0; i < search->n_q * search->group; i++) {
+        size_t head = search->kv_head * search->group + i % search->group;
+        memtx__rope_turn(memory->queries + i * head_size, &memory->rope,
+                         search->queries + (i / search->group * n_heads + head) * head_size, memory->options.delta,
+                         head_size);
+    }
+}
+
+/* The row with this many visible rows before it. */
+static uint64_t visible_row(const struct memtx_memory *memory, uint64_t n_before)
+{
+    const struct memtx__range *range = memory->ranges;
+    while (n_before >= range->n_rows) {
+        n_before -= range->n_rows;
+        range++;
+    }
+    return range->first_row + n_before;
+}
+
+/* k of n_visible rows without replacement (Floyd's sampling), the same for the same seed, layer, head and position. */
+static void draw_rows(int64_t *ids, const struct pair_search *search, size_t i)
+{
+    const struct memtx_memory *memory = search->memory;
+    const uint64_t n = memory->n_visible, k = memory->options.k < n ? memory->options.k : n;
+    const uint64_t stream = (search->positions[i / search->group] * MEMTX_MAX_LAYERS + search->layer) *
+                                memory->store->spec.n_heads +
+                            search->kv_head * search->group + i % search->group;
+    struct memtx__rng rng = memtx__rng_create(memory->options.seed, stream);
+    for (uint64_t drawn = 0; drawn < memory->options.k; drawn++) {
+        ids[drawn] = -1;
+    }
+    for (uint64_t drawn = 0; drawn < k; drawn++) {
+        uint64_t last = n - k + drawn;
+        int64_t id = (int64_t)visible_row(memory, memtx__rng_below(&rng, last + 1));
+        for (uint64_t j = 0; j < drawn; j++) {
+            if (ids[j] == id) {
+                id = (int64_t)visible_row(memory, last);
+                break;
+            }
+        }
+        ids[drawn] = id;
+    }
+}
+
+static int find_rows(struct memtx_memory *memory, const struct pair_search *search)
+{
+    const size_t n_queries = search->n_q * search->group;
+    if (memory->options.retrieval == MEMTX_RETRIEVAL_RANDOM) {
+#pragma omp parallel for schedule(static)
+        for (size_t i = 0; i < n_queries; i++) {
+            draw_rows(memory->ids + i * memory->options.k, search, i);
+        }
+        return MEMTX_OK;
+    }
+    turn_queries(memory, search);
+    struct memtx__row_set rows = {memory->blocks, memory->n_blocks, memory->store->spec.row_type,
+                                  memory->store->spec.head_size};
+    return memtx__exact_search(NULL, memory->ids, &memory->exact, &rows, memory->queries, n_queries, memory->options.k);
+}
+
+/* ---- attending ------------------------------------------------------------------------------------------------------------- */
+
+MEMTX__CLONES static float dot(const float *a, const float *b, size_t n)
+{
+    float sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (size_t i = 0; i < n; i++) {
+        sum += a[i] * b[i];
+    }
+    return sum;
+}
+
+MEMTX__CLONES static void add_scaled(float *out, const float *x, float factor, size_t n)
+{
+#pragma omp simd
+    for (size_t i = 0; i < n; i++) {
+        out[i] += factor * x[i];
+    }
+}
+
+/* A row's distance from a query in tokens, and its age; another document's stands at delta. */
+static void measure(uint64_t *distance, uint64_t *age, const struct memtx_memory *memory, uint64_t row,
+                    uint64_t position)
+{
+    const struct memtx__range *range = memtx__memory_range_of(memory, row);
+    const uint64_t delta = memory->options.delta;
+    *distance = delta;
+    if (range->document == memory->store->documents[memory->document].id) {
+        uint64_t place = range->first_position + (row - range->first_row);
+        *age = position > place ? position - place : 0;
+        if (memory->options.positions == MEMTX_POSITIONS_NEAR && *age < delta) {
+            *distance = *age;
+        }
+    } else {
+        *age = memory->store->state.n_rows - row;
+    }
+}
+
+/* Query i of the search: logits of the rows found, their softmax, the sum of their values. */
+static void attend_query(float *V_mem, float *LSE_mem, struct memtx_hit *hits, const struct pair_search *search,
+                         size_t i)
+{
+    const struct memtx_memory *memory = search->memory;
+    const memtx_store *store = memory->store;
+    const size_t head_size = store->spec.head_size, k = memory->options.k, row_bytes = store->row_bytes;
+    const size_t head = search->kv_head * search->group + i % search->group;
+    const size_t out = i / search->group * store->spec.n_heads + head, thread = (size_t)omp_get_thread_num();
+    const int64_t *ids = memory->ids + i * k;
+    const float *query = search->queries + out * head_size;
+    const float scale = memory->tau[search->layer * store->spec.n_heads + head] * store->spec.scale;
+    float *row = memory->rows + thread * 2 * head_size, *turned = row + head_size;
+    float *logits = memory->logits + thread * k, total;
+    uint64_t turned_by = UINT64_MAX;
+    size_t n = 0;
+
+    for (; n < k && ids[n] >= 0; n++) {
+        uint64_t distance, age, id = (uint64_t)ids[n];
+        measure(&distance, &age, memory, id, search->positions[i / search->group]);
+        if (distance != turned_by) {
+            memtx__rope_turn(turned, &memory->rope, query, distance, head_size);
+            turned_by = distance;
+        }
+        memtx__rows_read(row, store->spec.row_type,
+                         memory->keys[id / store->chunk_rows] + id % store->chunk_rows * row_bytes, head_size);
+        logits[n] = scale * dot(turned, row, head_size) -
+                    memory->options.lambda * (float)age / (float)TOKENS_PER_AGE;
+    }
+    for (size_t j = 0; hits && j < k; j++) {
+        hits[out * k + j] = (struct memtx_hit){j < n ? ids[j] : -1, j < n ? logits[j] : -INFINITY};
+    }
+    memset(V_mem + out * head_size, 0, head_size * sizeof *V_mem);
+    LSE_mem[out] = -INFINITY;
+    if (n == 0) {
+        return;
+    }
+    memtx__softmax_row(&total, &LSE_mem[out], logits, 1.0F, n);
+    for (size_t j = 0; j < n; j++) {
+        uint64_t id = (uint64_t)ids[j];
+        memtx__rows_read(row, store->spec.row_type,
+                         memory->values[id / store->chunk_rows] + id % store->chunk_rows * row_bytes, head_size);
+        add_scaled(V_mem + out * head_size, row, logits[j] / total, head_size);
+    }
+}
+
+static int check_call(const memtx_memory *memory, uint32_t layer, size_t n_q)
+{
+    if (!memory->in_segment) {
+        return memtx__fail(MEMTX_E_INVALID, "no segment has begun");
+    }
+    if (layer >= memory->store->spec.n_layers || memory->store->first_pair[layer] < 0) {
+        return memtx__fail(MEMTX_E_INVALID, "layer %u is not kept by this store", layer);
+    }
+    if (n_q > memory->options.most_tokens) {
+        return memtx__fail(MEMTX_E_INVALID, "%zu queries at once; the memory was opened for %u", n_q,
+                           memory->options.most_tokens);
+    }
+    return MEMTX_OK;
+}
+
+int memtx_memory_attend(float *V_mem, float *LSE_mem, struct memtx_hit *hits, memtx_memory *memory, uint32_t layer,
+                        size_t n_q, const float *queries, const uint64_t *positions)
+{
+    int status = check_call(memory, layer, n_q);
+    if (status) {
+        return status;
+    }
+    const struct memtx_store_spec *spec = &memory->store->spec;
+    struct pair_search search = {.memory = memory,
+                                 .layer = layer,
+                                 .group = spec->n_heads / spec->n_kv_heads,
+                                 .n_q = n_q,
+                                 .queries = queries,
+                                 .positions = positions};
+    for (search.kv_head = 0; search.kv_head < spec->n_kv_heads; search.kv_head++) {
+        status = locate_rows(memory, layer, search.kv_head);
+        if (!status) {
+            status = find_rows(memory, &search);
+        }
+        if (status) {
+            return status;
+        }
+#pragma omp parallel for schedule(static)
+        for (size_t i = 0; i < n_q * search.group; i++) {
+            attend_query(V_mem, LSE_mem, hits, &search, i);
+        }
+    }
+    return MEMTX_OK;
+}

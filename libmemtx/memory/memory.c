@@ -1,0 +1,257 @@
+/* The memory as a stream of rows (memtx/memory.h): documents, appending, what is visible. Attention stands in attend.c. */
+#include "memory/memory.h"
+
+#include <omp.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/status.h"
+
+struct memtx_memory_options memtx_memory_options_default(void)
+{
+    return (struct memtx_memory_options){.k = 32, .delta = 2048, .most_tokens = 512};
+}
+
+static int check_options(const struct memtx_memory_options *options)
+{
+    if (options->k < 1 || options->k > MEMTX__MOST_K) {
+        return memtx__fail(MEMTX_E_INVALID, "k is %u, not in 1..%d", options->k, MEMTX__MOST_K);
+    }
+    if (options->delta > MEMTX__MOST_DELTA) {
+        return memtx__fail(MEMTX_E_INVALID, "delta is %u tokens, not in 0..%d", options->delta, MEMTX__MOST_DELTA);
+    }
+    if (options->most_tokens < 1 || options->most_tokens > 1 << 16) {
+        return memtx__fail(MEMTX_E_INVALID, "segments of up to %u tokens, not in 1..%d", options->most_tokens, 1 << 16);
+    }
+    return MEMTX_OK;
+}
+
+static void take_scratch(struct memtx_memory *memory, struct memtx__arena *arena)
+{
+    const struct memtx_store_spec *spec = &memory->store->spec;
+    const size_t n_queries = (size_t)memory->options.most_tokens * (spec->n_heads / spec->n_kv_heads);
+    const size_t k = memory->options.k, head_size = spec->head_size;
+    memory->queries = memtx__arena_take(arena, n_queries * head_size, sizeof *memory->queries);
+    memory->ids = memtx__arena_take(arena, n_queries * k, sizeof *memory->ids);
+    memory->rows = memtx__arena_take(arena, memory->n_threads * 2 * head_size, sizeof *memory->rows);
+    memory->logits = memtx__arena_take(arena, memory->n_threads * k, sizeof *memory->logits);
+    memtx__exact_take(&memory->exact, arena, n_queries, k, head_size);
+}
+
+static int prepare(struct memtx_memory *memory, const struct memtx_memory_options *options)
+{
+    const struct memtx_store_spec *spec = &memory->store->spec;
+    const size_t n_tau = (size_t)spec->n_layers * spec->n_heads;
+    memory->n_threads = (size_t)omp_get_max_threads();
+    int status = memtx__alloc(&memory->tau, n_tau, sizeof *memory->tau);
+    for (size_t i = 0; i < n_tau && !status; i++) {
+        memory->tau[i] = options->tau ? options->tau[i] : 1.0F;
+    }
+    if (!status) {
+        status = memtx__rope_create(&memory->rope, spec->rope_dims, spec->rope_base, spec->rope_factors,
+                                    (size_t)options->delta + 1);
+    }
+    if (!status) {
+        status = memtx__view_open(&memory->view, memory->store);
+    }
+    if (!status) {
+        take_scratch(memory, &memory->scratch);
+        status = memtx__arena_reserve(&memory->scratch);
+    }
+    if (!status) {
+        take_scratch(memory, &memory->scratch);
+    }
+    return status;
+}
+
+int memtx_memory_open(memtx_memory **out, memtx_store *store, const struct memtx_memory_options *options)
+{
+    struct memtx_memory_options chosen = options ? *options : memtx_memory_options_default();
+    memtx_memory *memory;
+    *out = NULL;
+    int status = check_options(&chosen);
+    if (status) {
+        return status;
+    }
+    status = memtx__alloc(&memory, 1, sizeof *memory);
+    if (status) {
+        return status;
+    }
+    memory->store = store;
+    memory->options = chosen;
+    memory->options.tau = NULL; /* the copy is memory->tau */
+    status = prepare(memory, &chosen);
+    if (status) {
+        memtx_memory_close(memory);
+        return status;
+    }
+    *out = memory;
+    return MEMTX_OK;
+}
+
+void memtx_memory_close(memtx_memory *memory)
+{
+    if (!memory) {
+        return;
+    }
+    memtx__view_close(&memory->view);
+    memtx__arena_release(&memory->scratch);
+    memtx__rope_release(&memory->rope);
+    memtx__free(memory->tau);
+    memtx__free(memory->ranges);
+    memtx__free(memory->blocks);
+    memtx__free(memory->keys);
+    memtx__free(memory->values);
+    memtx__free(memory->staged_tokens);
+    memtx__free(memory->staged_positions);
+    memtx__free(memory);
+}
+
+/* ---- documents -------------------------------------------------------------------------------------------------------- */
+
+int memtx_memory_begin_document(memtx_memory *memory, const char *name)
+{
+    if (memory->is_open) {
+        return memtx__fail(MEMTX_E_INVALID, "a document is open already");
+    }
+    int status = memtx__store_add_document(&memory->document, memory->store, name);
+    memory->is_open = !status;
+    memory->n_ranges = 0;
+    memory->n_visible = 0;
+    return status;
+}
+
+int memtx_memory_end_document(memtx_memory *memory, const uint8_t hash[MEMTX_HASH_BYTES])
+{
+    if (!memory->is_open) {
+        return memtx__fail(MEMTX_E_INVALID, "no document is open");
+    }
+    struct memtx_document *document = &memory->store->documents[memory->document];
+    document->ended = true;
+    if (hash) {
+        memcpy(document->hash, hash, MEMTX_HASH_BYTES);
+    }
+    memory->is_open = false;
+    int status = memtx__store_commit(memory->store, memory->document, 0, NULL, NULL);
+    return status ? status : memtx__store_flush(memory->store);
+}
+
+/* ---- what is visible --------------------------------------------------------------------------------------------------- */
+
+/* The document's extents, without what the capacity has put out of sight. */
+static int collect_ranges(memtx_memory *memory)
+{
+    const memtx_store *store = memory->store;
+    const uint64_t document = store->documents[memory->document].id, first_row = store->state.first_row;
+    int status = memtx__grow(&memory->ranges, &memory->n_ranges_held, store->n_extents, sizeof *memory->ranges);
+    memory->n_ranges = 0;
+    memory->n_visible = 0;
+    for (size_t i = 0; i < store->n_extents && !status; i++) {
+        const struct memtx__extent *extent = &store->extents[i];
+        uint64_t end = extent->first_row + extent->n_rows;
+        if (extent->document != document || end <= first_row) {
+            continue;
+        }
+        uint64_t first = extent->first_row > first_row ? extent->first_row : first_row;
+        memory->ranges[memory->n_ranges++] = (struct memtx__range){
+            first, end - first, extent->document, extent->first_position + (first - extent->first_row)};
+        memory->n_visible += end - first;
+    }
+    return status;
+}
+
+int memtx_memory_begin_segment(memtx_memory *memory)
+{
+    if (!memory->is_open || memory->in_segment) {
+        return memtx__fail(MEMTX_E_INVALID, memory->is_open ? "a segment has begun already" : "no document is open");
+    }
+    int status = collect_ranges(memory);
+    if (!status) {
+        status = memtx__view_begin(&memory->view);
+    }
+    memory->in_segment = !status;
+    return status;
+}
+
+uint64_t memtx_memory_n_visible(const memtx_memory *memory)
+{
+    return memory->n_visible;
+}
+
+const struct memtx__range *memtx__memory_range_of(const struct memtx_memory *memory, uint64_t row)
+{
+    size_t low = 0, high = memory->n_ranges;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (memory->ranges[middle].first_row <= row) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    const struct memtx__range *range = low ? &memory->ranges[low - 1] : NULL;
+    return range && row - range->first_row < range->n_rows ? range : NULL;
+}
+
+int memtx_memory_row(struct memtx_row_facts *out, const memtx_memory *memory, uint64_t row)
+{
+    const struct memtx__range *range = memtx__memory_range_of(memory, row);
+    if (!range) {
+        return memtx__fail(MEMTX_E_NOT_FOUND, "row %llu is not visible", (unsigned long long)row);
+    }
+    *out = (struct memtx_row_facts){range->document, range->first_position + (row - range->first_row)};
+    return MEMTX_OK;
+}
+
+/* ---- appending ---------------------------------------------------------------------------------------------------------- */
+
+/* The first layer of a segment says which tokens; the others must say the same. */
+static int stage_tokens(memtx_memory *memory, size_t first, size_t n_tokens, const uint32_t *token_ids,
+                        const uint64_t *positions)
+{
+    int status = memtx__grow(&memory->staged_tokens, &memory->n_staged_held, first + n_tokens,
+                             sizeof *memory->staged_tokens);
+    if (!status) {
+        status = memtx__grow(&memory->staged_positions, &memory->n_positions_held, first + n_tokens,
+                             sizeof *memory->staged_positions);
+    }
+    if (status) {
+        return status;
+    }
+    if (first == memory->n_staged) {
+        memcpy(memory->staged_tokens + first, token_ids, n_tokens * sizeof *token_ids);
+        memcpy(memory->staged_positions + first, positions, n_tokens * sizeof *positions);
+        memory->n_staged += n_tokens;
+    } else if (first + n_tokens > memory->n_staged ||
+               memcmp(memory->staged_tokens + first, token_ids, n_tokens * sizeof *token_ids) != 0 ||
+               memcmp(memory->staged_positions + first, positions, n_tokens * sizeof *positions) != 0) {
+        return memtx__fail(MEMTX_E_INVALID, "two layers of a segment append different tokens");
+    }
+    return MEMTX_OK;
+}
+
+int memtx_memory_append(memtx_memory *memory, uint32_t layer, size_t n_tokens, const float *keys, const float *values,
+                        const uint32_t *token_ids, const uint64_t *positions)
+{
+    if (!memory->is_open) {
+        return memtx__fail(MEMTX_E_INVALID, "no document is open");
+    }
+    const size_t first = layer < MEMTX_MAX_LAYERS ? memory->store->n_staged[layer] : 0;
+    int status = memtx__store_append(memory->store, layer, n_tokens, keys, values);
+    return status ? status : stage_tokens(memory, first, n_tokens, token_ids, positions);
+}
+
+int memtx_memory_commit(memtx_memory *memory)
+{
+    if (!memory->is_open) {
+        return memtx__fail(MEMTX_E_INVALID, "no document is open");
+    }
+    if (memory->in_segment) {
+        memtx__view_end(&memory->view);
+        memory->in_segment = false;
+    }
+    size_t n_rows = memory->n_staged;
+    memory->n_staged = 0;
+    return memtx__store_commit(memory->store, memory->document, n_rows, memory->staged_tokens,
+                               memory->staged_positions);
+}

@@ -1,0 +1,58 @@
+/* The memory's inside: what memory.c (the stream of rows) and attend.c (search and attention) share. */
+#ifndef MEMTX_MEMORY_MEMORY_H
+#define MEMTX_MEMORY_MEMORY_H
+
+#include "base/arena.h"
+#include "math/rope.h"
+#include "memtx/memory.h"
+#include "search/exact.h"
+#include "store/view.h"
+
+enum { MEMTX__MOST_K = 4096, MEMTX__MOST_DELTA = 1 << 20 };
+
+/* A range of visible rows whose positions ascend by one. */
+struct memtx__range {
+    uint64_t first_row;
+    uint64_t n_rows;
+    uint64_t document;
+    uint64_t first_position;
+};
+
+struct memtx_memory {
+    memtx_store *store;
+    struct memtx_memory_options options;
+    float *tau; /* [n_layers][n_heads] */
+    struct memtx__rope rope;
+    struct memtx__view view;
+    struct memtx__exact exact;
+    struct memtx__arena scratch;
+
+    size_t document;  /* index in the store; valid while is_open */
+    bool is_open;
+    bool in_segment;  /* the view is held */
+
+    struct memtx__range *ranges; /* visible rows, ascending; made by begin_segment */
+    size_t n_ranges, n_ranges_held;
+    uint64_t n_visible;
+
+    struct memtx__row_block *blocks; /* of the pair being searched */
+    size_t n_blocks, n_blocks_held;
+    const unsigned char **values;    /* [chunk]: value rows of the pair being searched; keys stand in key_rows */
+    const unsigned char **keys;
+    size_t n_chunks_held;
+
+    uint32_t *staged_tokens;   /* [n_staged]: of the segment being appended */
+    uint64_t *staged_positions;
+    size_t n_staged, n_staged_held, n_positions_held;
+
+    float *queries;  /* [most_tokens * group][D]: turned, of one kv head */
+    int64_t *ids;    /* [most_tokens * group][k] */
+    float *rows;     /* [n_threads][2][D]: a retrieved row, converted, and the turned query */
+    float *logits;   /* [n_threads][k] */
+    size_t n_threads;
+};
+
+/* The visible range that holds a row; NULL when none does. O(log ranges). */
+const struct memtx__range *memtx__memory_range_of(const struct memtx_memory *memory, uint64_t row);
+
+#endif

@@ -1,0 +1,234 @@
+/* Records (records.h, store_format.h). */
+#include "store/records.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "base/crc32c.h"
+#include "base/status.h"
+
+static void put_f64(unsigned char *bytes, double value)
+{
+    uint64_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    memtx__put_u64(bytes, bits);
+}
+
+static double get_f64(const unsigned char *bytes)
+{
+    uint64_t bits = memtx__get_u64(bytes);
+    double value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+/* The checksum of a record whose own field at `at` counts as zero. */
+static uint32_t checksum(const unsigned char *bytes, size_t n_bytes, size_t at)
+{
+    static const unsigned char zero[4];
+    uint32_t crc = memtx__crc32c(0, bytes, at);
+    crc = memtx__crc32c(crc, zero, sizeof zero);
+    return memtx__crc32c(crc, bytes + at + 4, n_bytes - at - 4);
+}
+
+static int check_record(const char *what, const unsigned char *bytes, size_t n_bytes, size_t expected_bytes, size_t at)
+{
+    if (n_bytes != expected_bytes) {
+        return memtx__fail(MEMTX_E_CORRUPT, "%s has %zu bytes in place of %zu", what, n_bytes, expected_bytes);
+    }
+    uint32_t found = checksum(bytes, n_bytes, at), recorded = memtx__get_u32(bytes + at);
+    if (found != recorded) {
+        return memtx__fail(MEMTX_E_CORRUPT, "%s: checksum %08x, recorded %08x", what, found, recorded);
+    }
+    return MEMTX_OK;
+}
+
+/* ---- spec -------------------------------------------------------------------------------------------------------- */
+
+enum { SPEC_CRC_AT = 12, STATE_CRC_AT = 44, DOCUMENT_CRC_AT = 60, EXTENT_CRC_AT = 28, CHUNK_CRC_AT = 4 };
+
+void memtx__spec_encode(unsigned char out[MEMTX__SPEC_BYTES], const struct memtx_store_spec *spec, uint32_t chunk_rows)
+{
+    memset(out, 0, MEMTX__SPEC_BYTES);
+    memcpy(out, MEMTX__SPEC_MAGIC, 8);
+    memtx__put_u32(out + 8, MEMTX__FORMAT_VERSION);
+    memcpy(out + 16, spec->fingerprint, MEMTX_FINGERPRINT_BYTES);
+    memtx__put_u32(out + 32, spec->n_layers);
+    memtx__put_u32(out + 36, spec->n_heads);
+    memtx__put_u32(out + 40, spec->n_kv_heads);
+    memtx__put_u32(out + 44, spec->head_size);
+    memtx__put_u32(out + 48, spec->rope_dims);
+    memtx__put_u32(out + 52, (uint32_t)spec->row_type);
+    put_f64(out + 56, spec->rope_base);
+    uint32_t scale;
+    memcpy(&scale, &spec->scale, sizeof scale);
+    memtx__put_u32(out + 64, scale);
+    memtx__put_u32(out + 68, chunk_rows);
+    for (size_t layer = 0; layer < MEMTX_MAX_LAYERS; layer++) {
+        out[72 + layer / 8] |= (unsigned char)(spec->layers_kept[layer] << layer % 8);
+    }
+    memcpy(out + 256, spec->tokenizer, sizeof spec->tokenizer);
+    memcpy(out + 320, spec->settings, sizeof spec->settings);
+    memtx__put_u32(out + SPEC_CRC_AT, checksum(out, MEMTX__SPEC_BYTES, SPEC_CRC_AT));
+}
+
+int memtx__spec_decode(struct memtx_store_spec *out, uint32_t *chunk_rows, const unsigned char *bytes, size_t n_bytes)
+{
+    if (n_bytes < 16 || memcmp(bytes, MEMTX__SPEC_MAGIC, 8) != 0) {
+        return memtx__fail(MEMTX_E_FORMAT, "the database is not a memtx store");
+    }
+    if (memtx__get_u32(bytes + 8) > MEMTX__FORMAT_VERSION) {
+        return memtx__fail(MEMTX_E_UNSUPPORTED, "the store has format version %u, this memtx knows 1 to %d",
+                           memtx__get_u32(bytes + 8), MEMTX__FORMAT_VERSION);
+    }
+    int status = check_record("the spec record", bytes, n_bytes, MEMTX__SPEC_BYTES, SPEC_CRC_AT);
+    if (status) {
+        return status;
+    }
+    *out = (struct memtx_store_spec){
+        .n_layers = memtx__get_u32(bytes + 32),
+        .n_heads = memtx__get_u32(bytes + 36),
+        .n_kv_heads = memtx__get_u32(bytes + 40),
+        .head_size = memtx__get_u32(bytes + 44),
+        .rope_dims = memtx__get_u32(bytes + 48),
+        .row_type = (enum memtx_row_type)memtx__get_u32(bytes + 52),
+        .rope_base = get_f64(bytes + 56),
+        .scale = memtx__get_f32(bytes + 64),
+    };
+    *chunk_rows = memtx__get_u32(bytes + 68);
+    memcpy(out->fingerprint, bytes + 16, MEMTX_FINGERPRINT_BYTES);
+    for (size_t layer = 0; layer < MEMTX_MAX_LAYERS; layer++) {
+        out->layers_kept[layer] = bytes[72 + layer / 8] >> layer % 8 & 1;
+    }
+    memcpy(out->tokenizer, bytes + 256, sizeof out->tokenizer);
+    memcpy(out->settings, bytes + 320, sizeof out->settings);
+    out->tokenizer[sizeof out->tokenizer - 1] = out->settings[sizeof out->settings - 1] = '\0';
+    return MEMTX_OK;
+}
+
+/* ---- state, documents, extents ------------------------------------------------------------------------------------ */
+
+void memtx__state_encode(unsigned char out[MEMTX__STATE_BYTES], const struct memtx__state *state)
+{
+    memset(out, 0, MEMTX__STATE_BYTES);
+    memtx__put_u64(out, state->n_rows);
+    memtx__put_u64(out + 8, state->first_row);
+    memtx__put_u64(out + 16, state->next_document);
+    memtx__put_u64(out + 24, state->n_commits);
+    memtx__put_u32(out + STATE_CRC_AT, checksum(out, MEMTX__STATE_BYTES, STATE_CRC_AT));
+}
+
+int memtx__state_decode(struct memtx__state *out, const unsigned char *bytes, size_t n_bytes)
+{
+    int status = check_record("the state record", bytes, n_bytes, MEMTX__STATE_BYTES, STATE_CRC_AT);
+    if (status) {
+        return status;
+    }
+    *out = (struct memtx__state){memtx__get_u64(bytes), memtx__get_u64(bytes + 8), memtx__get_u64(bytes + 16),
+                                 memtx__get_u64(bytes + 24)};
+    if (out->first_row > out->n_rows || out->n_rows > INT64_MAX) {
+        return memtx__fail(MEMTX_E_CORRUPT, "the state record: first row %llu of %llu",
+                           (unsigned long long)out->first_row, (unsigned long long)out->n_rows);
+    }
+    return MEMTX_OK;
+}
+
+void memtx__document_encode(unsigned char out[MEMTX__DOCUMENT_BYTES], const struct memtx_document *document)
+{
+    memset(out, 0, MEMTX__DOCUMENT_BYTES);
+    memtx__put_u64(out, document->n_tokens);
+    memtx__put_u32(out + 8, document->ended);
+    memcpy(out + 12, document->hash, MEMTX_HASH_BYTES);
+    memcpy(out + 64, document->name, MEMTX_NAME_BYTES);
+    memtx__put_u32(out + DOCUMENT_CRC_AT, checksum(out, MEMTX__DOCUMENT_BYTES, DOCUMENT_CRC_AT));
+}
+
+int memtx__document_decode(struct memtx_document *out, uint64_t id, const unsigned char *bytes, size_t n_bytes)
+{
+    int status = check_record("a document record", bytes, n_bytes, MEMTX__DOCUMENT_BYTES, DOCUMENT_CRC_AT);
+    if (status) {
+        return status;
+    }
+    *out = (struct memtx_document){
+        .id = id, .n_tokens = memtx__get_u64(bytes), .ended = memtx__get_u32(bytes + 8) == 1};
+    memcpy(out->hash, bytes + 12, MEMTX_HASH_BYTES);
+    memcpy(out->name, bytes + 64, MEMTX_NAME_BYTES);
+    out->name[MEMTX_NAME_BYTES - 1] = '\0';
+    return MEMTX_OK;
+}
+
+void memtx__extent_encode(unsigned char out[MEMTX__EXTENT_BYTES], const struct memtx__extent *extent)
+{
+    memset(out, 0, MEMTX__EXTENT_BYTES);
+    memtx__put_u64(out, extent->n_rows);
+    memtx__put_u64(out + 8, extent->document);
+    memtx__put_u64(out + 16, extent->first_position);
+    memtx__put_u32(out + EXTENT_CRC_AT, checksum(out, MEMTX__EXTENT_BYTES, EXTENT_CRC_AT));
+}
+
+int memtx__extent_decode(struct memtx__extent *out, uint64_t first_row, const unsigned char *bytes, size_t n_bytes)
+{
+    int status = check_record("an extent record", bytes, n_bytes, MEMTX__EXTENT_BYTES, EXTENT_CRC_AT);
+    if (status) {
+        return status;
+    }
+    *out = (struct memtx__extent){first_row, memtx__get_u64(bytes), memtx__get_u64(bytes + 8),
+                                  memtx__get_u64(bytes + 16)};
+    return MEMTX_OK;
+}
+
+/* ---- chunks -------------------------------------------------------------------------------------------------------- */
+
+size_t memtx__chunk_bytes(uint32_t n_rows, uint32_t row_bytes)
+{
+    size_t bytes = MEMTX__LMDB_PAGE_HEADER_BYTES + MEMTX__CHUNK_HEADER_BYTES + (size_t)n_rows * row_bytes;
+    size_t pages = (bytes + MEMTX__PAGE_BYTES - 1) / MEMTX__PAGE_BYTES;
+    return pages * MEMTX__PAGE_BYTES - MEMTX__LMDB_PAGE_HEADER_BYTES;
+}
+
+void memtx__chunk_encode(unsigned char header[MEMTX__CHUNK_HEADER_BYTES], const struct memtx__chunk_facts *facts,
+                         const unsigned char *rows)
+{
+    memset(header, 0, MEMTX__CHUNK_HEADER_BYTES);
+    memcpy(header, facts->kind == MEMTX__KEYS ? "mtxK" : "mtxV", 4);
+    memtx__put_u64(header + 8, facts->first_row);
+    memtx__put_u32(header + 16, facts->n_rows);
+    memtx__put_u32(header + 20, facts->row_bytes);
+    memtx__put_u32(header + 24, facts->layer);
+    memtx__put_u32(header + 28, facts->kv_head);
+    memtx__put_u32(header + 32, memtx__crc32c(0, rows, (size_t)facts->n_rows * facts->row_bytes));
+    memtx__put_u32(header + CHUNK_CRC_AT, checksum(header, MEMTX__CHUNK_HEADER_BYTES, CHUNK_CRC_AT));
+}
+
+static int chunk_damaged(const struct memtx__chunk_facts *facts, const char *why)
+{
+    return memtx__fail(MEMTX_E_CORRUPT, "the %s chunk of layer %u, kv head %u that begins at row %llu %s",
+                       facts->kind == MEMTX__KEYS ? "key" : "value", facts->layer, facts->kv_head,
+                       (unsigned long long)facts->first_row, why);
+}
+
+int memtx__chunk_decode(const unsigned char **rows, const unsigned char *bytes, size_t n_bytes,
+                        const struct memtx__chunk_facts *facts, bool check_rows)
+{
+    if (n_bytes < MEMTX__CHUNK_HEADER_BYTES || n_bytes > MEMTX__CHUNK_BYTES) {
+        return chunk_damaged(facts, "has an impossible size");
+    }
+    if (checksum(bytes, MEMTX__CHUNK_HEADER_BYTES, CHUNK_CRC_AT) != memtx__get_u32(bytes + CHUNK_CRC_AT)) {
+        return chunk_damaged(facts, "has a damaged header");
+    }
+    uint32_t n_rows = memtx__get_u32(bytes + 16);
+    if (memcmp(bytes, facts->kind == MEMTX__KEYS ? "mtxK" : "mtxV", 4) != 0 ||
+        memtx__get_u64(bytes + 8) != facts->first_row || memtx__get_u32(bytes + 20) != facts->row_bytes ||
+        memtx__get_u32(bytes + 24) != facts->layer || memtx__get_u32(bytes + 28) != facts->kv_head) {
+        return chunk_damaged(facts, "is another one");
+    }
+    if (n_rows < facts->n_rows || n_bytes != memtx__chunk_bytes(n_rows, facts->row_bytes)) {
+        return chunk_damaged(facts, "is cut off");
+    }
+    *rows = bytes + MEMTX__CHUNK_HEADER_BYTES;
+    if (check_rows && memtx__crc32c(0, *rows, (size_t)n_rows * facts->row_bytes) != memtx__get_u32(bytes + 32)) {
+        return chunk_damaged(facts, "has damaged rows");
+    }
+    return MEMTX_OK;
+}

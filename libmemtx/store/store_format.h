@@ -1,0 +1,81 @@
+/* The store's format, byte by byte. Version 1. All numbers are little-endian but those in LMDB keys, which are big-endian so
+ * that their order as bytes is their order as numbers.
+ *
+ * A store is a directory (0700):
+ *
+ *   data.mdb   LMDB: the truth                  lock.mdb   LMDB: readers and the write lock
+ *   writer     an empty file, locked (flock) by the one process that writes
+ *
+ * The LMDB environment has these named databases:
+ *
+ *   "meta"     "spec"   -> spec record          what the store is for; written once
+ *              "rope"   -> f32[rope_dims / 2]   frequency factors; absent when all are one
+ *              "state"  -> state record         written by every transaction that appends
+ *   "docs"     be64 document id   -> document record
+ *   "extents"  be64 first row id  -> extent record: rows of one document whose positions ascend by one
+ *   "tokens"   be64 chunk         -> u32[n] token ids of the chunk's rows, then u32 CRC-32C of them
+ *   "keys"     be64 chunk, be16 layer, be16 kv head -> chunk
+ *   "values"   the same
+ *
+ * A row that lies in no extent is dead: its document was removed, or a reading was resumed before it. Chunk c holds the rows
+ * c * chunk_rows .. ; a chunk none of whose rows is visible is absent.
+ *
+ *   spec record, 256 + 64 + 512 bytes
+ *     0   8  "memtx\0st"           magic
+ *     8   4  format version, 1
+ *    12   4  CRC-32C of the record with these four bytes zero
+ *    16  16  fingerprint of the model
+ *    32   4  n_layers              36  4  n_heads
+ *    40   4  n_kv_heads            44  4  head_size
+ *    48   4  rope_dims             52  4  row type: 0 f16, 1 bf16, 2 f32
+ *    56   8  rope_base (f64)       64  4  scale (f32)
+ *    68   4  chunk_rows
+ *    72  64  layers kept, bit l % 8 of byte l / 8
+ *   136 120  zero
+ *   256  64  name of the pre-tokenizer, zero-padded
+ *   320 512  settings, zero-padded text
+ *
+ *   state record, 48 bytes
+ *     0   8  n_rows: ids given out      8   8  first visible row
+ *    16   8  next document id          24   8  number of transactions that appended
+ *    32  12  zero                      44   4  CRC-32C of the 44 bytes before
+ *
+ *   document record, 64 + 256 bytes
+ *     0   8  n_tokens                   8   4  state: 0 open, 1 ended
+ *    12  16  XXH3-128 of the text      28  32  zero
+ *    60   4  CRC-32C of the record with these four bytes zero
+ *    64 256  name, zero-padded
+ *
+ *   extent record, 32 bytes
+ *     0   8  n_rows                     8   8  document id
+ *    16   8  position of the first row 24   4  zero
+ *    28   4  CRC-32C of the 28 bytes before
+ *
+ *   chunk: 240 bytes of header, then n_rows * row_bytes bytes of rows, then zeros up to whole pages. LMDB puts a 16-byte
+ *   header before a value of its own pages, so the header's size makes the first row stand at 256: 64-byte aligned, and
+ *   a full chunk's 65,520 bytes fill 16 pages exactly.
+ *     0   4  "mtxK" or "mtxV"           4   4  CRC-32C of the header with these four bytes zero
+ *     8   8  first row id              16   4  n_rows
+ *    20   4  bytes of a row            24   4  layer
+ *    28   4  kv head                   32   4  CRC-32C of the rows
+ *    36 204  zero
+ */
+#ifndef MEMTX_STORE_FORMAT_H
+#define MEMTX_STORE_FORMAT_H
+
+enum {
+    MEMTX__FORMAT_VERSION = 1,
+    MEMTX__SPEC_BYTES = 832,
+    MEMTX__STATE_BYTES = 48,
+    MEMTX__DOCUMENT_BYTES = 320,
+    MEMTX__EXTENT_BYTES = 32,
+    MEMTX__CHUNK_HEADER_BYTES = 240,
+    MEMTX__CHUNK_BYTES = 65520,
+    MEMTX__PAGE_BYTES = 4096,
+    MEMTX__LMDB_PAGE_HEADER_BYTES = 16,
+    MEMTX__CHUNK_KEY_BYTES = 12,
+};
+
+#define MEMTX__SPEC_MAGIC "memtx\0st"
+
+#endif
