@@ -7,14 +7,14 @@
 #include <stddef.h>
 
 struct memtx__attention_sizes {
-    size_t n_tokens;      /* T: queries */
-    size_t n_past;        /* rows of the cache before the segment's own; the segment's keys are rows n_past + t */
-    size_t band;          /* a query sees only the last `band` rows, itself included; 0: all */
-    size_t n_heads;       /* H */
-    size_t n_kv_heads;    /* G */
-    size_t head_size;     /* D */
-    size_t cache_rows;    /* rows between one kv head and the next in k and v: at least n_past + n_tokens */
-    float scale;          /* of the logits: 1 / sqrt(D) unless the model says otherwise */
+    size_t n_tokens;   /* T: queries */
+    size_t n_past;     /* rows of the cache before the segment's own; the segment's keys are rows n_past + t */
+    size_t band;       /* a query sees only the last `band` rows, itself included; 0: all */
+    size_t n_heads;    /* H */
+    size_t n_kv_heads; /* G */
+    size_t head_size;  /* D */
+    size_t cache_rows; /* rows between one kv head and the next in k and v: at least n_past + n_tokens */
+    float scale;       /* of the logits: 1 / sqrt(D) unless the model says otherwise */
 };
 
 /* Scratch of memtx__attention_fwd, in floats for each thread, for any segment within the sizes given. */
@@ -30,8 +30,8 @@ int memtx__attention_fwd(float *out, float *lse, const float *q, const float *k,
 void memtx__attention_fwd_plain(float *out, float *lse, const float *q, const float *k, const float *v,
                                 const struct memtx__attention_sizes *sizes);
 
-/* Turns logits into weights that are not yet divided by their sum: x[i] = exp(x[i] * scale - highest), and gives the sum
- * and the log-sum-exp of x[i] * scale. n > 0. */
+/* Turns logits into weights that are not yet divided by their sum: x[i] = exp(x[i] * scale - highest), and gives the
+ * sum and the log-sum-exp of x[i] * scale. n > 0. */
 void memtx__softmax_row(float *sum, float *lse, float *x, float scale, size_t n);
 
 #endif

@@ -1,8 +1,8 @@
 /* Matrix products through oneDNN (linear.h).
  *
- * The packed layout of a shape is the one oneDNN chooses when it may choose freely for LAYOUT_ROWS rows; it depends on the
- * shape and the processor alone, so weights packed at load fit every plan made later. Everything that differs between
- * oneDNN 2 (descriptions are values) and 3 (descriptions are handles) stands in the first third of this file.
+ * The packed layout of a shape is the one oneDNN chooses when it may choose freely for LAYOUT_ROWS rows; it depends on
+ * the shape and the processor alone, so weights packed at load fit every plan made later. Everything that differs
+ * between oneDNN 2 (descriptions are values) and 3 (descriptions are handles) stands in the first third of this file.
  */
 #include "math/linear.h"
 
@@ -292,15 +292,15 @@ static int make_plan(struct plan *plan, struct memtx__linear_plans *plans)
     if (!status) {
         dnnl_status_t dnnl = dnnl_primitive_create(&plan->product, product);
         if (!dnnl) {
-            dnnl = dnnl_memory_create(&plan->x, dnnl_primitive_desc_query_md(product, dnnl_query_src_md, 0), plans->engine,
-                                 DNNL_MEMORY_NONE);
+            dnnl = dnnl_memory_create(&plan->x, dnnl_primitive_desc_query_md(product, dnnl_query_src_md, 0),
+                                      plans->engine, DNNL_MEMORY_NONE);
         }
         if (!dnnl) {
             dnnl = dnnl_memory_create(&plan->w, weights_of(product), plans->engine, DNNL_MEMORY_NONE);
         }
         if (!dnnl) {
-            dnnl = dnnl_memory_create(&plan->y, dnnl_primitive_desc_query_md(product, dnnl_query_dst_md, 0), plans->engine,
-                                 DNNL_MEMORY_NONE);
+            dnnl = dnnl_memory_create(&plan->y, dnnl_primitive_desc_query_md(product, dnnl_query_dst_md, 0),
+                                      plans->engine, DNNL_MEMORY_NONE);
         }
         status = translate(dnnl, "prepare a product");
         (void)dnnl_primitive_desc_destroy(product);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/status.h"
 #include "math/clones.h"
 
 int memtx__rope_create(struct memtx__rope *out, size_t n_dims, double base, const float *factors, size_t n_positions)

@@ -1,4 +1,5 @@
-/* Rotary position embedding (Su et al. 2021) on adjacent pairs (2i, 2i+1), as GGUF files of architecture llama keep their rows.
+/* Rotary position embedding (Su et al. 2021) on adjacent pairs (2i, 2i+1), as GGUF files of architecture llama keep
+ * their rows.
  *
  * R(p) turns pair i by p * frequency[i], frequency[i] = base^(-2i / n_dims) / factor[i]. Angles are computed in double;
  * a table holds cosines and sines for the positions that a run can meet.
@@ -9,9 +10,9 @@
 #include <stddef.h>
 
 struct memtx__rope {
-    size_t n_pairs;      /* pairs that turn: n_dims / 2; 0 when positions are off */
-    size_t n_positions;  /* of the table: 0 .. n_positions - 1 */
-    float *turns;        /* [n_positions][n_pairs][2]: cosine, sine */
+    size_t n_pairs;     /* pairs that turn: n_dims / 2; 0 when positions are off */
+    size_t n_positions; /* of the table: 0 .. n_positions - 1 */
+    float *turns;       /* [n_positions][n_pairs][2]: cosine, sine */
 };
 
 /* A table for n_dims turning dimensions (even; 0: positions are off). `factors` [n_dims / 2] or NULL for ones (the

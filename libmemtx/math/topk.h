@@ -1,7 +1,7 @@
 /* The k best of a stream of scores, for each query: kept by threshold, without sorting everything.
  *
- * A query's candidates stand in a buffer of 2k (or more). A score enters only if it beats the threshold, the k-th best of
- * what has been seen; when the buffer is full it is cut back to the k best and the threshold rises. Scores come in
+ * A query's candidates stand in a buffer of 2k (or more). A score enters only if it beats the threshold, the k-th best
+ * of what has been seen; when the buffer is full it is cut back to the k best and the threshold rises. Scores come in
  * ascending order of row id, so a tie with the threshold never displaces the lower id.
  */
 #ifndef MEMTX_MATH_TOPK_H
@@ -29,8 +29,8 @@ size_t memtx__topk_capacity(size_t k);
 /* Begins empty; `candidates` has room for memtx__topk_capacity(k) and stays the caller's. */
 void memtx__topk_begin(struct memtx__topk *topk, struct memtx__candidate *candidates, size_t k);
 
-/* Takes scores[n] of the rows first_id, first_id + 1 .. ; ids must ascend from call to call. NaN and infinite scores are
- * passed over: a damaged row is never returned. */
+/* Takes scores[n] of the rows first_id, first_id + 1 .. ; ids must ascend from call to call. NaN and infinite scores
+ * are passed over: a damaged row is never returned. */
 void memtx__topk_add(struct memtx__topk *topk, const float *scores, int64_t first_id, size_t n);
 
 /* Takes one candidate of any id: for merging. Ties then go to the lower id all the same, at memtx__topk_end. */

@@ -32,12 +32,12 @@ struct pair_search {
     const uint64_t *positions;
 };
 
-/* ---- where the pair's rows stand --------------------------------------------------------------------------------------- */
+/* ---- where the pair's rows stand
+ * --------------------------------------------------------------------------------------- */
 
 static int add_block(struct memtx_memory *memory, const unsigned char *rows, uint64_t first_id, size_t n_rows)
 {
-    int status =
-        memtx__grow(&memory->blocks, &memory->n_blocks_held, memory->n_blocks + 1, sizeof *memory->blocks);
+    int status = memtx__grow(&memory->blocks, &memory->n_blocks_held, memory->n_blocks + 1, sizeof *memory->blocks);
     if (!status) {
         memory->blocks[memory->n_blocks++] = (struct memtx__row_block){rows, first_id, n_rows};
     }
@@ -74,7 +74,8 @@ static int locate_rows(struct memtx_memory *memory, uint32_t layer, uint32_t kv_
     return status;
 }
 
-/* ---- finding -------------------------------------------------------------------------------------------------------------- */
+/* ---- finding
+ * -------------------------------------------------------------------------------------------------------------- */
 
 /* Row i of the search is query i / group, head i % group of the kv head, turned by delta. */
 static void turn_queries(struct memtx_memory *memory, const struct pair_search *search)
@@ -105,9 +106,9 @@ static void draw_rows(int64_t *ids, const struct pair_search *search, size_t i)
 {
     const struct memtx_memory *memory = search->memory;
     const uint64_t n = memory->n_visible, k = memory->options.k < n ? memory->options.k : n;
-    const uint64_t stream = (search->positions[i / search->group] * MEMTX_MAX_LAYERS + search->layer) *
-                                memory->store->spec.n_heads +
-                            search->kv_head * search->group + i % search->group;
+    const uint64_t stream =
+        (search->positions[i / search->group] * MEMTX_MAX_LAYERS + search->layer) * memory->store->spec.n_heads +
+        search->kv_head * search->group + i % search->group;
     struct memtx__rng rng = memtx__rng_create(memory->options.seed, stream);
     for (uint64_t drawn = 0; drawn < memory->options.k; drawn++) {
         ids[drawn] = -1;
@@ -141,7 +142,8 @@ static int find_rows(struct memtx_memory *memory, const struct pair_search *sear
     return memtx__exact_search(NULL, memory->ids, &memory->exact, &rows, memory->queries, n_queries, memory->options.k);
 }
 
-/* ---- attending ------------------------------------------------------------------------------------------------------------- */
+/* ---- attending
+ * ------------------------------------------------------------------------------------------------------------- */
 
 MEMTX__CLONES static float dot(const float *a, const float *b, size_t n)
 {
@@ -205,8 +207,7 @@ static void attend_query(float *V_mem, float *LSE_mem, struct memtx_hit *hits, c
         }
         memtx__rows_read(row, store->spec.row_type,
                          memory->keys[id / store->chunk_rows] + id % store->chunk_rows * row_bytes, head_size);
-        logits[n] = scale * dot(turned, row, head_size) -
-                    memory->options.lambda * (float)age / (float)TOKENS_PER_AGE;
+        logits[n] = scale * dot(turned, row, head_size) - memory->options.lambda * (float)age / (float)TOKENS_PER_AGE;
     }
     for (size_t j = 0; hits && j < k; j++) {
         hits[out * k + j] = (struct memtx_hit){j < n ? ids[j] : -1, j < n ? logits[j] : -INFINITY};

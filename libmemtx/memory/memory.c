@@ -1,4 +1,5 @@
-/* The memory as a stream of rows (memtx/memory.h): documents, appending, what is visible. Attention stands in attend.c. */
+/* The memory as a stream of rows (memtx/memory.h): documents, appending, what is visible. Attention stands in attend.c.
+ */
 #include "memory/memory.h"
 
 #include <omp.h>
@@ -107,7 +108,8 @@ void memtx_memory_close(memtx_memory *memory)
     memtx__free(memory);
 }
 
-/* ---- documents -------------------------------------------------------------------------------------------------------- */
+/* ---- documents
+ * -------------------------------------------------------------------------------------------------------- */
 
 int memtx_memory_begin_document(memtx_memory *memory, const char *name)
 {
@@ -136,7 +138,8 @@ int memtx_memory_end_document(memtx_memory *memory, const uint8_t hash[MEMTX_HAS
     return status ? status : memtx__store_flush(memory->store);
 }
 
-/* ---- what is visible --------------------------------------------------------------------------------------------------- */
+/* ---- what is visible
+ * --------------------------------------------------------------------------------------------------- */
 
 /* The document's extents, without what the capacity has put out of sight. */
 static int collect_ranges(memtx_memory *memory)
@@ -203,14 +206,15 @@ int memtx_memory_row(struct memtx_row_facts *out, const memtx_memory *memory, ui
     return MEMTX_OK;
 }
 
-/* ---- appending ---------------------------------------------------------------------------------------------------------- */
+/* ---- appending
+ * ---------------------------------------------------------------------------------------------------------- */
 
 /* The first layer of a segment says which tokens; the others must say the same. */
 static int stage_tokens(memtx_memory *memory, size_t first, size_t n_tokens, const uint32_t *token_ids,
                         const uint64_t *positions)
 {
-    int status = memtx__grow(&memory->staged_tokens, &memory->n_staged_held, first + n_tokens,
-                             sizeof *memory->staged_tokens);
+    int status =
+        memtx__grow(&memory->staged_tokens, &memory->n_staged_held, first + n_tokens, sizeof *memory->staged_tokens);
     if (!status) {
         status = memtx__grow(&memory->staged_positions, &memory->n_positions_held, first + n_tokens,
                              sizeof *memory->staged_positions);

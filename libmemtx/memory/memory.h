@@ -27,9 +27,9 @@ struct memtx_memory {
     struct memtx__exact exact;
     struct memtx__arena scratch;
 
-    size_t document;  /* index in the store; valid while is_open */
+    size_t document; /* index in the store; valid while is_open */
     bool is_open;
-    bool in_segment;  /* the view is held */
+    bool in_segment; /* the view is held */
 
     struct memtx__range *ranges; /* visible rows, ascending; made by begin_segment */
     size_t n_ranges, n_ranges_held;
@@ -37,18 +37,18 @@ struct memtx_memory {
 
     struct memtx__row_block *blocks; /* of the pair being searched */
     size_t n_blocks, n_blocks_held;
-    const unsigned char **values;    /* [chunk]: value rows of the pair being searched; keys stand in key_rows */
+    const unsigned char **values; /* [chunk]: value rows of the pair being searched; keys stand in key_rows */
     const unsigned char **keys;
     size_t n_chunks_held;
 
-    uint32_t *staged_tokens;   /* [n_staged]: of the segment being appended */
+    uint32_t *staged_tokens; /* [n_staged]: of the segment being appended */
     uint64_t *staged_positions;
     size_t n_staged, n_staged_held, n_positions_held;
 
-    float *queries;  /* [most_tokens * group][D]: turned, of one kv head */
-    int64_t *ids;    /* [most_tokens * group][k] */
-    float *rows;     /* [n_threads][2][D]: a retrieved row, converted, and the turned query */
-    float *logits;   /* [n_threads][k] */
+    float *queries; /* [most_tokens * group][D]: turned, of one kv head */
+    int64_t *ids;   /* [most_tokens * group][k] */
+    float *rows;    /* [n_threads][2][D]: a retrieved row, converted, and the turned query */
+    float *logits;  /* [n_threads][k] */
     size_t n_threads;
 };
 

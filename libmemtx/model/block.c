@@ -77,8 +77,8 @@ static int attend(struct memtx_stream *stream, size_t layer, size_t n)
         stream->options.gate.mode == MEMTX_BLEND_OFF) {
         return status;
     }
-    status = memtx_memory_attend(stream->remembered, stream->memory_lse, NULL, stream->options.memory,
-                                 (uint32_t)layer, n, stream->queries, cache->positions + cache->n_rows);
+    status = memtx_memory_attend(stream->remembered, stream->memory_lse, NULL, stream->options.memory, (uint32_t)layer,
+                                 n, stream->queries, cache->positions + cache->n_rows);
     if (!status) {
         memtx_blend(stream->attended, stream->attended, stream->attention_lse, stream->remembered, stream->memory_lse,
                     &stream->options.gate, n, config->n_heads, config->head_size);

@@ -88,9 +88,9 @@ static int read_rope(struct memtx__config *out, const memtx_gguf *gguf)
     if (!status && memtx_gguf_find_value(gguf, key)) {
         status = memtx_gguf_get_text(&scaling, gguf, key);
         if (!status && !(scaling.n_bytes == 4 && memcmp(scaling.bytes, "none", 4) == 0)) {
-            status = memtx__fail(MEMTX_E_UNSUPPORTED, "%s: RoPE scaling '%.*s' is not supported (none is)",
-                                 memtx_gguf_path(gguf), (int)(scaling.n_bytes < 32 ? scaling.n_bytes : 32),
-                                 scaling.bytes);
+            status =
+                memtx__fail(MEMTX_E_UNSUPPORTED, "%s: RoPE scaling '%.*s' is not supported (none is)",
+                            memtx_gguf_path(gguf), (int)(scaling.n_bytes < 32 ? scaling.n_bytes : 32), scaling.bytes);
         }
     }
     return status;
@@ -114,8 +114,8 @@ int memtx__config_read(struct memtx__config *out, const memtx_gguf *gguf)
         status = read_count(&out->n_heads, out, gguf, "attention.head_count", 1, MOST_HEADS, NULL);
     }
     if (!status) {
-        status = read_count(&out->n_kv_heads, out, gguf, "attention.head_count_kv", 1, MEMTX_MAX_KV_HEADS,
-                            &out->n_heads);
+        status =
+            read_count(&out->n_kv_heads, out, gguf, "attention.head_count_kv", 1, MEMTX_MAX_KV_HEADS, &out->n_heads);
     }
     if (!status && (out->n_heads % out->n_kv_heads != 0 || out->n_kv_heads > MEMTX_MAX_KV_HEADS)) {
         status = memtx__fail(MEMTX_E_FORMAT, "%s: %u heads do not share %u kv heads evenly", memtx_gguf_path(gguf),

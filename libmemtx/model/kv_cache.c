@@ -1,7 +1,8 @@
 /* The rows that a stream holds, and which of them leave after a segment (model.h, DESIGN 3).
  *
- * The rows stand in one piece: sinks, window, segment. Nothing leaves before the sinks are full, so the sinks are simply the
- * first rows; what leaves stands right behind them, and the rest moves down: W rows of a layer, a few MB a segment.
+ * The rows stand in one piece: sinks, window, segment. Nothing leaves before the sinks are full, so the sinks are
+ * simply the first rows; what leaves stands right behind them, and the rest moves down: W rows of a layer, a few MB a
+ * segment.
  */
 #include <string.h>
 

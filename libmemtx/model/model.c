@@ -12,15 +12,16 @@
 
 enum { SAMPLE_BYTES = 1024 };
 
-/* ---- loading ------------------------------------------------------------------------------------------------------------- */
+/* ---- loading
+ * ------------------------------------------------------------------------------------------------------------- */
 
 /* Architecture numbers, and of every tensor its name, type, shape and three pieces of its bytes. */
 static int take_fingerprint(memtx_model *model)
 {
     const struct memtx__config *config = &model->config;
-    const uint32_t numbers[] = {config->n_layers,   config->n_channels,     config->n_heads,      config->n_kv_heads,
-                                config->head_size,  config->n_feed_forward, config->n_vocabulary, config->rope_dims,
-                                (uint32_t)config->rope_base};
+    const uint32_t numbers[] = {config->n_layers,     config->n_channels, config->n_heads,
+                                config->n_kv_heads,   config->head_size,  config->n_feed_forward,
+                                config->n_vocabulary, config->rope_dims,  (uint32_t)config->rope_base};
     XXH3_state_t *state = XXH3_createState();
     if (!state) {
         return memtx__fail(MEMTX_E_NO_MEMORY, "no memory to hash the model");
@@ -143,7 +144,8 @@ void memtx_model_store_spec(struct memtx_store_spec *out, const memtx_model *mod
     (void)snprintf(out->tokenizer, sizeof out->tokenizer, "%s", memtx_tokenizer_name(model->tokenizer));
 }
 
-/* ---- forward --------------------------------------------------------------------------------------------------------------- */
+/* ---- forward
+ * --------------------------------------------------------------------------------------------------------------- */
 
 static int check_segment(const struct memtx_stream *stream, const uint32_t *tokens, size_t n)
 {
@@ -211,9 +213,9 @@ int memtx_model_nll(float *nll, memtx_stream *stream, size_t first_row, size_t n
     }
     memtx__loss_begin(stream->losses, n_rows);
     for (size_t tile = 0; tile < weights->n_head_tiles && !status; tile++) {
-        status = memtx__linear_fwd(stream->logits, stream->plans,
-                                   stream->x + first_row * stream->model->config.n_channels, &weights->head[tile],
-                                   n_rows);
+        status =
+            memtx__linear_fwd(stream->logits, stream->plans, stream->x + first_row * stream->model->config.n_channels,
+                              &weights->head[tile], n_rows);
         if (!status) {
             memtx__loss_add_tile(stream->losses, stream->logits, targets, n_rows, tile * MEMTX__HEAD_TILE,
                                  weights->head[tile].shape.n_out);
@@ -232,9 +234,9 @@ int memtx_model_logits(float *logits, memtx_stream *stream, size_t first_row, si
     int status = check_rows(stream, first_row, n_rows);
     for (size_t tile = 0; tile < weights->n_head_tiles && !status && n_rows; tile++) {
         const size_t n = weights->head[tile].shape.n_out;
-        status = memtx__linear_fwd(stream->logits, stream->plans,
-                                   stream->x + first_row * stream->model->config.n_channels, &weights->head[tile],
-                                   n_rows);
+        status =
+            memtx__linear_fwd(stream->logits, stream->plans, stream->x + first_row * stream->model->config.n_channels,
+                              &weights->head[tile], n_rows);
         for (size_t row = 0; row < n_rows && !status; row++) {
             memcpy(logits + row * n_vocabulary + tile * MEMTX__HEAD_TILE, stream->logits + row * n, n * sizeof *logits);
         }

@@ -42,8 +42,8 @@ struct memtx__layer_weights {
 
 struct memtx__weights {
     struct memtx__layer_weights *layers;
-    const float *output_norm;             /* [C] */
-    struct memtx__linear *head;           /* tiles of MEMTX__HEAD_TILE entries, the last one shorter */
+    const float *output_norm;   /* [C] */
+    struct memtx__linear *head; /* tiles of MEMTX__HEAD_TILE entries, the last one shorter */
     size_t n_head_tiles;
     const struct memtx_tensor *embedding; /* [V][C], read from the file row by row */
     float *rope_factors;                  /* [rope_dims / 2] or NULL */
@@ -67,18 +67,19 @@ struct memtx_model {
     uint8_t fingerprint[MEMTX_FINGERPRINT_BYTES];
 };
 
-/* Keys and values that a stream holds: first the sinks, then the window, then the segment being run; keys before RoPE. */
+/* Keys and values that a stream holds: first the sinks, then the window, then the segment being run; keys before RoPE.
+ */
 struct memtx__kv_cache {
     size_t n_layers, n_kv_heads, head_size;
-    size_t capacity;      /* rows */
-    size_t most_sinks;    /* s */
-    size_t most_window;   /* rows kept after a segment beside the sinks */
-    size_t n_sinks;       /* of n_rows, the first */
-    size_t n_rows;        /* before the segment being run */
-    float *keys;          /* [n_layers][G][capacity][D] */
-    float *values;        /* the same */
-    uint64_t *positions;  /* [capacity] */
-    uint32_t *tokens;     /* [capacity] */
+    size_t capacity;     /* rows */
+    size_t most_sinks;   /* s */
+    size_t most_window;  /* rows kept after a segment beside the sinks */
+    size_t n_sinks;      /* of n_rows, the first */
+    size_t n_rows;       /* before the segment being run */
+    float *keys;         /* [n_layers][G][capacity][D] */
+    float *values;       /* the same */
+    uint64_t *positions; /* [capacity] */
+    uint32_t *tokens;    /* [capacity] */
 };
 
 void memtx__kv_cache_take(struct memtx__kv_cache *cache, struct memtx__arena *arena);
@@ -96,26 +97,26 @@ void memtx__kv_cache_gather(float *out, const struct memtx__kv_cache *cache, con
 struct memtx_stream {
     const memtx_model *model;
     struct memtx_stream_options options;
-    float *bias;                      /* [H]: a copy of options.gate.bias */
-    size_t band;                      /* of attention; 0 but in mode window */
+    float *bias; /* [H]: a copy of options.gate.bias */
+    size_t band; /* of attention; 0 but in mode window */
     struct memtx__kv_cache cache;
     struct memtx__rope rope;
     struct memtx__linear_plans *plans;
-    struct memtx__arena arena;        /* everything below and the cache */
-    uint64_t position;                /* of the next token in its document */
-    size_t n_last;                    /* tokens of the last segment */
-    const bool *memory_layers;        /* [n_layers] or NULL: no memory */
+    struct memtx__arena arena; /* everything below and the cache */
+    uint64_t position;         /* of the next token in its document */
+    size_t n_last;             /* tokens of the last segment */
+    const bool *memory_layers; /* [n_layers] or NULL: no memory */
 
-    float *x;                         /* [T][C] residual */
-    float *normed;                    /* [T][C] */
-    float *qkv;                       /* [T][(H + 2G) D] */
-    float *queries, *turned_queries;  /* [T][H][D] before and after RoPE */
-    float *turned_keys;               /* [G][capacity][D] */
-    float *attended, *attention_lse;  /* [T][H][D], [T][H] */
-    float *remembered, *memory_lse;   /* [T][H][D], [T][H] */
-    float *gate_up, *activated;       /* [T][2F], [T][F] */
-    float *logits;                    /* [T][MEMTX__HEAD_TILE] */
-    struct memtx__loss_row *losses;   /* [T] */
+    float *x;                        /* [T][C] residual */
+    float *normed;                   /* [T][C] */
+    float *qkv;                      /* [T][(H + 2G) D] */
+    float *queries, *turned_queries; /* [T][H][D] before and after RoPE */
+    float *turned_keys;              /* [G][capacity][D] */
+    float *attended, *attention_lse; /* [T][H][D], [T][H] */
+    float *remembered, *memory_lse;  /* [T][H][D], [T][H] */
+    float *gate_up, *activated;      /* [T][2F], [T][F] */
+    float *logits;                   /* [T][MEMTX__HEAD_TILE] */
+    struct memtx__loss_row *losses;  /* [T] */
     float *attention_scratch;
     float *evicted_keys, *evicted_values; /* [T][G][D] */
 };

@@ -33,7 +33,8 @@ struct memtx_stream_options memtx_stream_options_default(void)
     return (struct memtx_stream_options){.mode = MEMTX_MODE_SINKS, .window = 512, .segment = 512, .sinks = 4};
 }
 
-/* ---- opening ------------------------------------------------------------------------------------------------------------ */
+/* ---- opening
+ * ------------------------------------------------------------------------------------------------------------ */
 
 /* Sinks, kept rows, band and capacity of the cache by mode: DESIGN 3's table. */
 static int set_span(struct memtx_stream *stream)
@@ -120,8 +121,8 @@ static void take_scratch(struct memtx_stream *stream, struct memtx__arena *arena
     stream->activated = memtx__arena_take(arena, segment * config->n_feed_forward, sizeof(float));
     stream->logits = memtx__arena_take(arena, segment * MEMTX__HEAD_TILE, sizeof(float));
     stream->losses = memtx__arena_take(arena, segment, sizeof *stream->losses);
-    stream->attention_scratch = memtx__arena_take(
-        arena, (size_t)omp_get_max_threads() * memtx__attention_scratch(&sizes), sizeof(float));
+    stream->attention_scratch =
+        memtx__arena_take(arena, (size_t)omp_get_max_threads() * memtx__attention_scratch(&sizes), sizeof(float));
     if (stream->memory_layers) {
         stream->remembered = memtx__arena_take(arena, segment * n_q, sizeof(float));
         stream->memory_lse = memtx__arena_take(arena, segment * config->n_heads, sizeof(float));
@@ -209,7 +210,8 @@ void memtx_stream_close(memtx_stream *stream)
     memtx__free(stream);
 }
 
-/* ---- documents ------------------------------------------------------------------------------------------------------------ */
+/* ---- documents
+ * ------------------------------------------------------------------------------------------------------------ */
 
 void memtx_model_reset(memtx_stream *stream)
 {

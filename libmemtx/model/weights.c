@@ -1,9 +1,9 @@
 /* Tensors of the file to the types in which they are multiplied (model.h).
  *
- * Two walks over the same list of parts: the first adds up sizes, then one block is taken, and the second fills it. Each
- * matrix is dequantised by all threads into a scratch matrix and packed from there; the embedding stays in the mapped
- * file and is read row by row, so a tied model keeps it once. Tensors that this runtime would ignore are refused: a
- * bias left out is another model.
+ * Two walks over the same list of parts: the first adds up sizes, then one block is taken, and the second fills it.
+ * Each matrix is dequantised by all threads into a scratch matrix and packed from there; the embedding stays in the
+ * mapped file and is read row by row, so a tied model keeps it once. Tensors that this runtime would ignore are
+ * refused: a bias left out is another model.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -14,7 +14,7 @@
 #include "math/quant.h"
 #include "model/model.h"
 
-enum { NAME_BYTES = 64, MOST_PARTS = 3, ROWS_AT_ONCE = 16 };
+enum { PREFIX_BYTES = 32, NAME_BYTES = 64, MOST_PARTS = 3, ROWS_AT_ONCE = 16 };
 
 /* The state of a walk: block NULL while counting. */
 struct walk {
@@ -68,11 +68,11 @@ struct part {
 static int take_linear(struct memtx__linear *out, struct walk *walk, const char *prefix, size_t n_in,
                        const struct part *parts, size_t n_parts)
 {
-    const struct memtx_tensor *tensors[MOST_PARTS];
+    const struct memtx_tensor *tensors[MOST_PARTS] = {NULL};
     size_t n_out = 0, packed_bytes;
     for (size_t i = 0; i < n_parts; i++) {
         char name[NAME_BYTES];
-        (void)snprintf(name, sizeof name, "%s%s", prefix, parts[i].name);
+        (void)snprintf(name, sizeof name, "%.31s%s", prefix, parts[i].name);
         int status = find(&tensors[i], walk, name, n_in, parts[i].n_rows);
         if (status) {
             return status;
@@ -101,7 +101,7 @@ static int take_norm(const float **out, struct walk *walk, const char *prefix, c
 {
     const struct memtx_tensor *tensor;
     char name[NAME_BYTES];
-    (void)snprintf(name, sizeof name, "%s%s", prefix, suffix);
+    (void)snprintf(name, sizeof name, "%.31s%s", prefix, suffix);
     int status = find(&tensor, walk, name, n_channels, 0);
     if (status) {
         return status;
@@ -125,7 +125,7 @@ static int take_layer(struct memtx__layer_weights *out, struct walk *walk, const
     const struct part gate_up[] = {{"ffn_gate.weight", config->n_feed_forward},
                                    {"ffn_up.weight", config->n_feed_forward}};
     const struct part down[] = {{"ffn_down.weight", config->n_channels}};
-    char prefix[NAME_BYTES];
+    char prefix[PREFIX_BYTES];
     (void)snprintf(prefix, sizeof prefix, "blk.%zu.", layer);
     int status = take_norm(&out->attention_norm, walk, prefix, "attn_norm.weight", config->n_channels);
     if (!status) {
@@ -209,11 +209,10 @@ static int load_rope_factors(struct memtx__weights *weights, struct walk *walk, 
 /* Some tensor of the file that no part has used, for the error text. */
 static int refuse_unused(const memtx_gguf *gguf, size_t n_taken)
 {
-    static const char *const suffixes[] = {"attn_norm.weight", "attn_q.weight",   "attn_k.weight",
-                                           "attn_v.weight",    "attn_output.weight", "ffn_norm.weight",
-                                           "ffn_gate.weight",  "ffn_up.weight",   "ffn_down.weight",
-                                           "token_embd.weight", "output.weight",  "output_norm.weight",
-                                           "rope_freqs.weight"};
+    static const char *const suffixes[] = {
+        "attn_norm.weight", "attn_q.weight",      "attn_k.weight",    "attn_v.weight",   "attn_output.weight",
+        "ffn_norm.weight",  "ffn_gate.weight",    "ffn_up.weight",    "ffn_down.weight", "token_embd.weight",
+        "output.weight",    "output_norm.weight", "rope_freqs.weight"};
     for (size_t i = 0; i < memtx_gguf_n_tensors(gguf); i++) {
         struct memtx_text name = memtx_gguf_tensor_at(gguf, i)->name;
         bool known = false;

@@ -26,12 +26,10 @@ void memtx__exact_take(struct memtx__exact *exact, struct memtx__arena *arena, s
 {
     size_t n_threads = (size_t)omp_get_max_threads();
     size_t n_slots = most_queries + n_threads * FEW_QUERIES * n_threads;
-    *exact = (struct memtx__exact){
-        .most_queries = most_queries, .most_k = most_k, .dim = dim, .n_threads = n_threads};
+    *exact = (struct memtx__exact){.most_queries = most_queries, .most_k = most_k, .dim = dim, .n_threads = n_threads};
     exact->tiles =
         memtx__arena_take(arena, n_threads * (TILE_ROWS * dim + TILE_ROWS * BLOCK_QUERIES), sizeof *exact->tiles);
-    exact->candidates =
-        memtx__arena_take(arena, n_slots, memtx__topk_capacity(most_k) * sizeof *exact->candidates);
+    exact->candidates = memtx__arena_take(arena, n_slots, memtx__topk_capacity(most_k) * sizeof *exact->candidates);
     exact->topk = memtx__arena_take(arena, n_slots, sizeof *exact->topk);
 }
 
@@ -50,8 +48,8 @@ static int scan(struct memtx__topk *topk, struct memtx__exact *exact, const stru
                              n_rows * dim);
             for (size_t q = 0; q < n; q += BLOCK_QUERIES) {
                 size_t n_queries = n - q < BLOCK_QUERIES ? n - q : BLOCK_QUERIES;
-                int status = memtx__product(scores, queries + q * dim, tile, true, n_queries, n_rows, dim, n_rows,
-                                            dim, dim);
+                int status =
+                    memtx__product(scores, queries + q * dim, tile, true, n_queries, n_rows, dim, n_rows, dim, dim);
                 if (status) {
                     return status;
                 }

@@ -39,8 +39,8 @@ struct memtx__exact {
     struct memtx__topk *topk;
 };
 
-/* Takes the scratch for up to most_queries queries and most_k neighbours from an arena (see base/arena.h), for the number
- * of threads that OpenMP has now. */
+/* Takes the scratch for up to most_queries queries and most_k neighbours from an arena (see base/arena.h), for the
+ * number of threads that OpenMP has now. */
 void memtx__exact_take(struct memtx__exact *exact, struct memtx__arena *arena, size_t most_queries, size_t most_k,
                        size_t dim);
 

@@ -1,8 +1,8 @@
 /* LMDB under the store (store.h): the only file that includes lmdb.h.
  *
- * Every write is one synced transaction: never MDB_NOSYNC or MDB_NOMETASYNC, with which a crash can corrupt the file, and
- * never MDB_WRITEMAP, with which a full disk is a signal. The map is reserved large (address space, not disk), so that
- * it need never grow under a reader. Chunks go to keys that ascend with time, so LMDB's pages fill up.
+ * Every write is one synced transaction: never MDB_NOSYNC or MDB_NOMETASYNC, with which a crash can corrupt the file,
+ * and never MDB_WRITEMAP, with which a full disk is a signal. The map is reserved large (address space, not disk), so
+ * that it need never grow under a reader. Chunks go to keys that ascend with time, so LMDB's pages fill up.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -67,7 +67,8 @@ static int translate(int code, const char *path, const char *what)
     return memtx__fail(status, "%s: cannot %s: %s", path, what, mdb_strerror(code));
 }
 
-/* ---- opening --------------------------------------------------------------------------------------------------------- */
+/* ---- opening
+ * --------------------------------------------------------------------------------------------------------- */
 
 static bool has_file(const char *directory, const char *name)
 {
@@ -233,7 +234,8 @@ uint64_t memtx__environment_bytes(const struct memtx__environment *environment)
     return (info.me_last_pgno + 1) * (uint64_t)facts.ms_psize;
 }
 
-/* ---- records ----------------------------------------------------------------------------------------------------------- */
+/* ---- records
+ * ----------------------------------------------------------------------------------------------------------- */
 
 static MDB_val text_key(const char *text)
 {
@@ -309,7 +311,8 @@ int memtx__environment_load_spec(struct memtx_store_spec *spec, uint32_t *chunk_
     key = text_key("rope");
     if (!status && mdb_get(txn, environment->databases[DB_META], &key, &value) == MDB_SUCCESS) {
         if (value.mv_size != spec->rope_dims / 2 * sizeof **rope_factors) {
-            status = memtx__fail(MEMTX_E_CORRUPT, "%s: the rope record has %zu bytes", environment->path, value.mv_size);
+            status =
+                memtx__fail(MEMTX_E_CORRUPT, "%s: the rope record has %zu bytes", environment->path, value.mv_size);
         } else {
             status = memtx__alloc(rope_factors, value.mv_size, 1);
         }
@@ -322,16 +325,16 @@ int memtx__environment_load_spec(struct memtx_store_spec *spec, uint32_t *chunk_
     return status;
 }
 
-/* ---- loading -------------------------------------------------------------------------------------------------------------- */
+/* ---- loading
+ * -------------------------------------------------------------------------------------------------------------- */
 
 typedef int take_record(memtx_store *store, uint64_t number, const unsigned char *bytes, size_t n_bytes);
 
 static int take_document(memtx_store *store, uint64_t number, const unsigned char *bytes, size_t n_bytes)
 {
-    int status = memtx__grow(&store->documents, &store->n_documents_held, store->n_documents + 1,
-                             sizeof *store->documents);
-    return status ? status
-                  : memtx__document_decode(&store->documents[store->n_documents++], number, bytes, n_bytes);
+    int status =
+        memtx__grow(&store->documents, &store->n_documents_held, store->n_documents + 1, sizeof *store->documents);
+    return status ? status : memtx__document_decode(&store->documents[store->n_documents++], number, bytes, n_bytes);
 }
 
 static int take_extent(memtx_store *store, uint64_t number, const unsigned char *bytes, size_t n_bytes)
@@ -398,10 +401,10 @@ static int load_last_chunk(memtx_store *store, MDB_txn *txn)
     for (uint32_t layer = 0; layer < store->spec.n_layers && !status; layer++) {
         for (uint32_t head = 0; head < store->spec.n_kv_heads && store->first_pair[layer] >= 0 && !status; head++) {
             for (int kind = MEMTX__KEYS; kind <= MEMTX__VALUES && !status; kind++) {
-                const unsigned char *bytes, *rows;
-                size_t n_bytes;
-                struct memtx__chunk_facts facts = {(enum memtx__chunk_kind)kind, chunk * store->chunk_rows, n_rows,
-                                                   store->row_bytes, layer, head};
+                const unsigned char *bytes = NULL, *rows = NULL;
+                size_t n_bytes = 0;
+                struct memtx__chunk_facts facts = {
+                    (enum memtx__chunk_kind)kind, chunk * store->chunk_rows, n_rows, store->row_bytes, layer, head};
                 status = get_chunk(&bytes, &n_bytes, store->environment, txn, facts.kind, chunk, layer, head);
                 if (!status) {
                     status = memtx__chunk_decode(&rows, bytes, n_bytes, &facts, true);
@@ -455,7 +458,8 @@ int memtx__environment_load(memtx_store *store)
     return status;
 }
 
-/* ---- writing --------------------------------------------------------------------------------------------------------------- */
+/* ---- writing
+ * --------------------------------------------------------------------------------------------------------------- */
 
 static int put_chunk(memtx_store *store, MDB_txn *txn, const struct memtx__chunk_facts *facts, uint64_t chunk)
 {
@@ -595,7 +599,8 @@ int memtx__environment_write(memtx_store *store)
     return translate(code, path, "write");
 }
 
-/* ---- snapshots --------------------------------------------------------------------------------------------------------------- */
+/* ---- snapshots
+ * --------------------------------------------------------------------------------------------------------------- */
 
 struct memtx__snapshot {
     struct memtx__environment *environment;

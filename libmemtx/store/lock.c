@@ -50,7 +50,8 @@ static int take(struct memtx__lock *lock, const char *path, const char *file)
     }
     if (flock(lock->fd, LOCK_EX | LOCK_NB)) {
         return errno == EWOULDBLOCK
-                   ? memtx__fail(MEMTX_E_BUSY, "%s: another process is writing to this store (wait until it ends)", path)
+                   ? memtx__fail(MEMTX_E_BUSY, "%s: another process is writing to this store (wait until it ends)",
+                                 path)
                    : memtx__fail(MEMTX_E_IO, "%s: cannot lock: %s", path, strerror(errno));
     }
     return MEMTX_OK;

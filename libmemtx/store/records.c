@@ -107,7 +107,8 @@ int memtx__spec_decode(struct memtx_store_spec *out, uint32_t *chunk_rows, const
     return MEMTX_OK;
 }
 
-/* ---- state, documents, extents ------------------------------------------------------------------------------------ */
+/* ---- state, documents, extents ------------------------------------------------------------------------------------
+ */
 
 void memtx__state_encode(unsigned char out[MEMTX__STATE_BYTES], const struct memtx__state *state)
 {
@@ -150,8 +151,8 @@ int memtx__document_decode(struct memtx_document *out, uint64_t id, const unsign
     if (status) {
         return status;
     }
-    *out = (struct memtx_document){
-        .id = id, .n_tokens = memtx__get_u64(bytes), .ended = memtx__get_u32(bytes + 8) == 1};
+    *out =
+        (struct memtx_document){.id = id, .n_tokens = memtx__get_u64(bytes), .ended = memtx__get_u32(bytes + 8) == 1};
     memcpy(out->hash, bytes + 12, MEMTX_HASH_BYTES);
     memcpy(out->name, bytes + 64, MEMTX_NAME_BYTES);
     out->name[MEMTX_NAME_BYTES - 1] = '\0';
@@ -173,12 +174,13 @@ int memtx__extent_decode(struct memtx__extent *out, uint64_t first_row, const un
     if (status) {
         return status;
     }
-    *out = (struct memtx__extent){first_row, memtx__get_u64(bytes), memtx__get_u64(bytes + 8),
-                                  memtx__get_u64(bytes + 16)};
+    *out =
+        (struct memtx__extent){first_row, memtx__get_u64(bytes), memtx__get_u64(bytes + 8), memtx__get_u64(bytes + 16)};
     return MEMTX_OK;
 }
 
-/* ---- chunks -------------------------------------------------------------------------------------------------------- */
+/* ---- chunks --------------------------------------------------------------------------------------------------------
+ */
 
 size_t memtx__chunk_bytes(uint32_t n_rows, uint32_t row_bytes)
 {

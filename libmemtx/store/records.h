@@ -10,10 +10,10 @@
 #include "store/store_format.h"
 
 struct memtx__state {
-    uint64_t n_rows;        /* ids given out */
-    uint64_t first_row;     /* the oldest visible */
+    uint64_t n_rows;    /* ids given out */
+    uint64_t first_row; /* the oldest visible */
     uint64_t next_document;
-    uint64_t n_commits;     /* transactions that appended */
+    uint64_t n_commits; /* transactions that appended */
 };
 
 /* Rows of one document whose positions ascend by one. */
@@ -51,8 +51,8 @@ int memtx__extent_decode(struct memtx__extent *out, uint64_t first_row, const un
 void memtx__chunk_encode(unsigned char header[MEMTX__CHUNK_HEADER_BYTES], const struct memtx__chunk_facts *facts,
                          const unsigned char *rows);
 
-/* Checks a whole chunk against what it must be. *rows is set to its first row, borrowed. facts->n_rows is the number that
- * must at least be there. The rows' own checksum is compared when check_rows is set. */
+/* Checks a whole chunk against what it must be. *rows is set to its first row, borrowed. facts->n_rows is the number
+ * that must at least be there. The rows' own checksum is compared when check_rows is set. */
 int memtx__chunk_decode(const unsigned char **rows, const unsigned char *bytes, size_t n_bytes,
                         const struct memtx__chunk_facts *facts, bool check_rows);
 

@@ -43,7 +43,8 @@ struct memtx_store_options memtx_store_options_default(void)
                                         .group_bytes = (size_t)32 << 20};
 }
 
-/* ---- opening ----------------------------------------------------------------------------------------------------------- */
+/* ---- opening
+ * ----------------------------------------------------------------------------------------------------------- */
 
 static int check_spec(const struct memtx_store_spec *spec)
 {
@@ -72,8 +73,8 @@ static int check_spec(const struct memtx_store_spec *spec)
 /* What an existing store was made for against what is asked of it: names the first difference. */
 static int compare_spec(const char *path, const struct memtx_store_spec *has, const struct memtx_store_spec *wanted)
 {
-    if (has->n_layers != wanted->n_layers || has->n_heads != wanted->n_heads ||
-        has->n_kv_heads != wanted->n_kv_heads || has->head_size != wanted->head_size) {
+    if (has->n_layers != wanted->n_layers || has->n_heads != wanted->n_heads || has->n_kv_heads != wanted->n_kv_heads ||
+        has->head_size != wanted->head_size) {
         return memtx__fail(MEMTX_E_MISMATCH,
                            "%s: was made for a model of %u layers, %u heads over %u of size %u, not %u, %u over %u of "
                            "size %u (use another directory)",
@@ -81,12 +82,12 @@ static int compare_spec(const char *path, const struct memtx_store_spec *has, co
                            wanted->n_heads, wanted->n_kv_heads, wanted->head_size);
     }
     if (memcmp(has->fingerprint, wanted->fingerprint, MEMTX_FINGERPRINT_BYTES) != 0) {
-        return memtx__fail(MEMTX_E_MISMATCH, "%s: was made with another model of the same shape (use another directory)",
-                           path);
+        return memtx__fail(MEMTX_E_MISMATCH,
+                           "%s: was made with another model of the same shape (use another directory)", path);
     }
     if (has->row_type != wanted->row_type) {
-        return memtx__fail(MEMTX_E_MISMATCH, "%s: keeps %s rows, not %s (use --store-type %s or another directory)", path,
-                           memtx_row_type_name(has->row_type), memtx_row_type_name(wanted->row_type),
+        return memtx__fail(MEMTX_E_MISMATCH, "%s: keeps %s rows, not %s (use --store-type %s or another directory)",
+                           path, memtx_row_type_name(has->row_type), memtx_row_type_name(wanted->row_type),
                            memtx_row_type_name(has->row_type));
     }
     for (uint32_t layer = 0; layer < has->n_layers; layer++) {
@@ -223,7 +224,8 @@ void memtx_store_info(struct memtx_store_facts *out, const memtx_store *store)
     };
 }
 
-/* ---- documents --------------------------------------------------------------------------------------------------------- */
+/* ---- documents
+ * --------------------------------------------------------------------------------------------------------- */
 
 int memtx_store_document_at(struct memtx_document *out, const memtx_store *store, uint64_t i)
 {
@@ -282,7 +284,8 @@ const struct memtx__extent *memtx__store_extent_of(const memtx_store *store, uin
     return extent && row - extent->first_row < extent->n_rows ? extent : NULL;
 }
 
-/* ---- appending ---------------------------------------------------------------------------------------------------------- */
+/* ---- appending
+ * ---------------------------------------------------------------------------------------------------------- */
 
 /* Rounds n rows of one pair out of [n][G][D] into the tail. */
 static void stage_pair(memtx_store *store, enum memtx__chunk_kind kind, size_t pair, uint64_t first, size_t n_rows,
@@ -332,12 +335,11 @@ static int extend(memtx_store *store, uint64_t document, uint64_t first, size_t 
         if (last && last->document == document && last->first_row + last->n_rows == first + i &&
             last->first_position + last->n_rows == positions[i]) {
             last->n_rows++;
-            store->first_dirty_extent = store->first_dirty_extent < store->n_extents - 1 ? store->first_dirty_extent
-                                                                                          : store->n_extents - 1;
+            store->first_dirty_extent =
+                store->first_dirty_extent < store->n_extents - 1 ? store->first_dirty_extent : store->n_extents - 1;
             continue;
         }
-        int status =
-            memtx__grow(&store->extents, &store->n_extents_held, store->n_extents + 1, sizeof *store->extents);
+        int status = memtx__grow(&store->extents, &store->n_extents_held, store->n_extents + 1, sizeof *store->extents);
         if (status) {
             return status;
         }

@@ -20,7 +20,8 @@
 /* Chunks of all pairs from first_chunk on, each with keys and values: the only place that rows are appended to. On the
  * heap it is the whole store; on disk, what is not yet written and the one chunk that is not full. */
 struct memtx__tail {
-    unsigned char **slots; /* [n_slots_held]: slot i is chunk first_chunk + i; slots beyond are free for reuse, or NULL */
+    unsigned char *
+        *slots; /* [n_slots_held]: slot i is chunk first_chunk + i; slots beyond are free for reuse, or NULL */
     size_t n_slots_held;
     uint64_t first_chunk;
     size_t slot_bytes;
@@ -52,11 +53,11 @@ struct memtx_store {
 
     struct memtx__environment *environment;
     struct memtx__lock *lock;
-    uint64_t n_written_rows;      /* of state.n_rows */
-    uint64_t n_chunks_at_open;    /* chunks below were written by an earlier process: checked when first read */
-    uint64_t n_freed_chunks;      /* chunks below are gone from disk */
-    size_t first_dirty_extent;    /* extents from here on differ from the disk's */
-    bool *documents_dirty;        /* [n_documents_held] */
+    uint64_t n_written_rows;   /* of state.n_rows */
+    uint64_t n_chunks_at_open; /* chunks below were written by an earlier process: checked when first read */
+    uint64_t n_freed_chunks;   /* chunks below are gone from disk */
+    size_t first_dirty_extent; /* extents from here on differ from the disk's */
+    bool *documents_dirty;     /* [n_documents_held] */
     uint32_t n_waiting_commits;
     uint64_t waiting_since_ns;
 };
@@ -85,7 +86,8 @@ const struct memtx__extent *memtx__store_extent_of(const memtx_store *store, uin
 /* ---- tail.c ---- */
 
 int memtx__tail_reach(struct memtx__tail *tail, uint64_t chunk); /* makes the slots up to this chunk */
-unsigned char *memtx__tail_rows(const struct memtx__tail *tail, enum memtx__chunk_kind kind, size_t pair, uint64_t chunk);
+unsigned char *memtx__tail_rows(const struct memtx__tail *tail, enum memtx__chunk_kind kind, size_t pair,
+                                uint64_t chunk);
 unsigned char *memtx__tail_tokens(const struct memtx__tail *tail, uint64_t chunk); /* u32[chunk_rows] little-endian */
 void memtx__tail_drop(struct memtx__tail *tail, uint64_t first_kept); /* slots of chunks below become free */
 void memtx__tail_release(struct memtx__tail *tail);

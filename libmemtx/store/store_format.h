@@ -1,5 +1,5 @@
-/* The store's format, byte by byte. Version 1. All numbers are little-endian but those in LMDB keys, which are big-endian so
- * that their order as bytes is their order as numbers.
+/* The store's format, byte by byte. Version 1. All numbers are little-endian but those in LMDB keys, which are
+ * big-endian so that their order as bytes is their order as numbers.
  *
  * A store is a directory (0700):
  *
@@ -17,8 +17,8 @@
  *   "keys"     be64 chunk, be16 layer, be16 kv head -> chunk
  *   "values"   the same
  *
- * A row that lies in no extent is dead: its document was removed, or a reading was resumed before it. Chunk c holds the rows
- * c * chunk_rows .. ; a chunk none of whose rows is visible is absent.
+ * A row that lies in no extent is dead: its document was removed, or a reading was resumed before it. Chunk c holds the
+ * rows c * chunk_rows .. ; a chunk none of whose rows is visible is absent.
  *
  *   spec record, 256 + 64 + 512 bytes
  *     0   8  "memtx\0st"           magic
@@ -51,14 +51,11 @@
  *    16   8  position of the first row 24   4  zero
  *    28   4  CRC-32C of the 28 bytes before
  *
- *   chunk: 240 bytes of header, then n_rows * row_bytes bytes of rows, then zeros up to whole pages. LMDB puts a 16-byte
- *   header before a value of its own pages, so the header's size makes the first row stand at 256: 64-byte aligned, and
- *   a full chunk's 65,520 bytes fill 16 pages exactly.
- *     0   4  "mtxK" or "mtxV"           4   4  CRC-32C of the header with these four bytes zero
- *     8   8  first row id              16   4  n_rows
- *    20   4  bytes of a row            24   4  layer
- *    28   4  kv head                   32   4  CRC-32C of the rows
- *    36 204  zero
+ *   chunk: 240 bytes of header, then n_rows * row_bytes bytes of rows, then zeros up to whole pages. LMDB puts a
+ * 16-byte header before a value of its own pages, so the header's size makes the first row stand at 256: 64-byte
+ * aligned, and a full chunk's 65,520 bytes fill 16 pages exactly. 0   4  "mtxK" or "mtxV"           4   4  CRC-32C of
+ * the header with these four bytes zero 8   8  first row id              16   4  n_rows 20   4  bytes of a row 24   4
+ * layer 28   4  kv head                   32   4  CRC-32C of the rows 36 204  zero
  */
 #ifndef MEMTX_STORE_FORMAT_H
 #define MEMTX_STORE_FORMAT_H

@@ -22,7 +22,8 @@ int memtx__tail_reach(struct memtx__tail *tail, uint64_t chunk)
     return status;
 }
 
-unsigned char *memtx__tail_rows(const struct memtx__tail *tail, enum memtx__chunk_kind kind, size_t pair, uint64_t chunk)
+unsigned char *memtx__tail_rows(const struct memtx__tail *tail, enum memtx__chunk_kind kind, size_t pair,
+                                uint64_t chunk)
 {
     return tail->slots[chunk - tail->first_chunk] + (2 * pair + (kind == MEMTX__VALUES)) * CHUNK_STRIDE_BYTES +
            MEMTX__LMDB_PAGE_HEADER_BYTES + MEMTX__CHUNK_HEADER_BYTES;

@@ -21,8 +21,8 @@ int memtx__view_begin(struct memtx__view *view)
     const size_t n_chunks = (size_t)view->store->tail.first_chunk;
     int status = view->snapshot ? memtx__snapshot_renew(view->snapshot) : MEMTX_OK;
     if (!status && view->snapshot) {
-        status = memtx__grow(&view->rows, &view->n_chunks_held, n_chunks,
-                             2 * view->store->n_pairs * sizeof *view->rows);
+        status =
+            memtx__grow(&view->rows, &view->n_chunks_held, n_chunks, 2 * view->store->n_pairs * sizeof *view->rows);
     }
     return status;
 }
@@ -45,10 +45,10 @@ int memtx__view_chunk(const unsigned char **rows, struct memtx__view *view, enum
     }
     const unsigned char **known = &view->rows[((size_t)chunk * store->n_pairs + pair) * 2 + (kind == MEMTX__VALUES)];
     if (!*known) {
-        const unsigned char *bytes;
-        size_t n_bytes;
-        struct memtx__chunk_facts facts = {kind,  chunk * store->chunk_rows, store->chunk_rows, store->row_bytes,
-                                           layer, kv_head};
+        const unsigned char *bytes = NULL;
+        size_t n_bytes = 0;
+        struct memtx__chunk_facts facts = {
+            kind, chunk * store->chunk_rows, store->chunk_rows, store->row_bytes, layer, kv_head};
         int status = memtx__snapshot_chunk(&bytes, &n_bytes, view->snapshot, kind, chunk, layer, kv_head);
         if (!status) {
             status = memtx__chunk_decode(known, bytes, n_bytes, &facts, chunk < store->n_chunks_at_open);

@@ -12,7 +12,8 @@
 struct memtx__view {
     memtx_store *store;
     struct memtx__snapshot *snapshot; /* NULL on the heap */
-    const unsigned char **rows;       /* [n_chunks_held][n_pairs][2]: first rows of full chunks on disk, NULL: not looked up */
+    const unsigned char *
+        *rows; /* [n_chunks_held][n_pairs][2]: first rows of full chunks on disk, NULL: not looked up */
     size_t n_chunks_held;
 };
 
@@ -23,8 +24,8 @@ void memtx__view_close(struct memtx__view *view);
 int memtx__view_begin(struct memtx__view *view);
 void memtx__view_end(struct memtx__view *view);
 
-/* The first row of a chunk that holds visible rows, borrowed until the view ends. A chunk that an earlier process wrote is
- * checked against its checksum when it is first looked up: MEMTX_E_CORRUPT. */
+/* The first row of a chunk that holds visible rows, borrowed until the view ends. A chunk that an earlier process wrote
+ * is checked against its checksum when it is first looked up: MEMTX_E_CORRUPT. */
 int memtx__view_chunk(const unsigned char **rows, struct memtx__view *view, enum memtx__chunk_kind kind, uint32_t layer,
                       uint32_t kv_head, uint64_t chunk);
 

@@ -1,11 +1,12 @@
 /* A memory: one stream of rows appended to a store, and attention over the k best of them (Memorizing Transformers,
  * section 3.2, with what DESIGN 3 and 4 decide about positions and the blend).
  *
- *     memtx_memory_open -> _begin_document -> { _begin_segment; _attend at each memory layer; _append for each; _commit } ..
+ *     memtx_memory_open -> _begin_document -> { _begin_segment; _attend at each memory layer; _append for each; _commit
+ * } ..
  *       -> _end_document -> .. -> _close
  *
- * Keys and queries are given before RoPE; the memory turns by the store's RoPE facts. A handle is one stream and belongs
- * to one thread at a time.
+ * Keys and queries are given before RoPE; the memory turns by the store's RoPE facts. A handle is one stream and
+ * belongs to one thread at a time.
  */
 #ifndef MEMTX_MEMORY_H
 #define MEMTX_MEMORY_H
@@ -45,8 +46,8 @@ struct memtx_memory_options {
 
 /* One retrieved row. */
 struct memtx_hit {
-    int64_t row;  /* id; -1 where fewer than k rows were visible */
-    float logit;  /* as it entered the softmax */
+    int64_t row; /* id; -1 where fewer than k rows were visible */
+    float logit; /* as it entered the softmax */
 };
 
 typedef struct memtx_memory memtx_memory;
@@ -58,8 +59,9 @@ MEMTX_API struct memtx_memory_options memtx_memory_options_default(void);
 MEMTX_API int memtx_memory_open(memtx_memory **out, memtx_store *store, const struct memtx_memory_options *options);
 MEMTX_API void memtx_memory_close(memtx_memory *memory); /* NULL is fine; what waits is written by memtx_store_close */
 
-/* A new document: rows appended from now on are its own, and a search sees these alone. A name that the store has already
- * gets "#2", "#3" .. added. Names are cut to 255 bytes. MEMTX_E_INVALID (another is open), MEMTX_E_NO_MEMORY. */
+/* A new document: rows appended from now on are its own, and a search sees these alone. A name that the store has
+ * already gets "#2", "#3" .. added. Names are cut to 255 bytes. MEMTX_E_INVALID (another is open), MEMTX_E_NO_MEMORY.
+ */
 MEMTX_API int memtx_memory_begin_document(memtx_memory *memory, const char *name);
 
 /* The document is complete: `hash` is that of its text, or NULL. What waits is written. */
@@ -73,9 +75,9 @@ MEMTX_API int memtx_memory_begin_segment(memtx_memory *memory);
  *                             (zero where nothing was found)                          -inf where nothing was found
  *   hits[n_q][n_heads][k]     or NULL
  *   queries[n_q][n_heads][d]  before RoPE                      positions[n_q]         their places in the document
- * Logits are tau * scale * R(min(distance, delta)) q . k - lambda * age. MEMTX_E_INVALID (a layer that is not kept, more
- * queries than most_tokens, a query that is not finite), MEMTX_E_CORRUPT (a damaged chunk). Uses all threads. Exact
- * search costs n_q * n_heads * rows * d multiplications. */
+ * Logits are tau * scale * R(min(distance, delta)) q . k - lambda * age. MEMTX_E_INVALID (a layer that is not kept,
+ * more queries than most_tokens, a query that is not finite), MEMTX_E_CORRUPT (a damaged chunk). Uses all threads.
+ * Exact search costs n_q * n_heads * rows * d multiplications. */
 MEMTX_API int memtx_memory_attend(float *V_mem, float *LSE_mem, struct memtx_hit *hits, memtx_memory *memory,
                                   uint32_t layer, size_t n_q, const float *queries, const uint64_t *positions);
 
@@ -85,9 +87,9 @@ MEMTX_API int memtx_memory_attend(float *V_mem, float *LSE_mem, struct memtx_hit
 MEMTX_API int memtx_memory_append(memtx_memory *memory, uint32_t layer, size_t n_tokens, const float *keys,
                                   const float *values, const uint32_t *token_ids, const uint64_t *positions);
 
-/* Ends a segment: what every kept layer has staged becomes visible together, and durable as the store's durability says.
- * MEMTX_E_INVALID (layers have staged different numbers of rows), MEMTX_E_NO_SPACE, MEMTX_E_IO: then the rows stay in RAM and
- * visible, and the next commit tries again. */
+/* Ends a segment: what every kept layer has staged becomes visible together, and durable as the store's durability
+ * says. MEMTX_E_INVALID (layers have staged different numbers of rows), MEMTX_E_NO_SPACE, MEMTX_E_IO: then the rows
+ * stay in RAM and visible, and the next commit tries again. */
 MEMTX_API int memtx_memory_commit(memtx_memory *memory);
 
 /* Rows that a search sees now. */
@@ -100,7 +102,8 @@ struct memtx_row_facts {
 };
 MEMTX_API int memtx_memory_row(struct memtx_row_facts *out, const memtx_memory *memory, uint64_t row);
 
-/* ---- the blend (DESIGN 4) ------------------------------------------------------------------------------------------ */
+/* ---- the blend (DESIGN 4) ------------------------------------------------------------------------------------------
+ */
 
 enum memtx_blend_mode {
     MEMTX_BLEND_JOINT = 0, /* one softmax over local and retrieved rows */
@@ -114,9 +117,9 @@ struct memtx_gate {
     const float *bias; /* b_h [n_heads]; NULL: 0 */
 };
 
-/* out[n_q][n_heads][d] = g V_mem + (1 - g) V_loc with g = sigmoid(a (LSE_mem - LSE_loc) + b_h), a = 1 for joint and bias, 0 for
- * paper. Where LSE_mem is -inf (nothing retrieved) and in mode off, out is V_loc to the bit. out may be V_loc. Uses all
- * threads. */
+/* out[n_q][n_heads][d] = g V_mem + (1 - g) V_loc with g = sigmoid(a (LSE_mem - LSE_loc) + b_h), a = 1 for joint and
+ * bias, 0 for paper. Where LSE_mem is -inf (nothing retrieved) and in mode off, out is V_loc to the bit. out may be
+ * V_loc. Uses all threads. */
 MEMTX_API void memtx_blend(float *out, const float *V_loc, const float *LSE_loc, const float *V_mem,
                            const float *LSE_mem, const struct memtx_gate *gate, size_t n_q, size_t n_heads, size_t d);
 

@@ -1,7 +1,8 @@
-/* The bundled runtime: a decoder (RMSNorm, RoPE, grouped-query attention, SwiGLU) read from a GGUF file, and streams that
- * run texts through it a segment at a time, in the modes of DESIGN 3.
+/* The bundled runtime: a decoder (RMSNorm, RoPE, grouped-query attention, SwiGLU) read from a GGUF file, and streams
+ * that run texts through it a segment at a time, in the modes of DESIGN 3.
  *
- *     memtx_model_load -> memtx_stream_open -> { memtx_model_begin_document; { memtx_model_forward_segment; memtx_model_nll }
+ *     memtx_model_load -> memtx_stream_open -> { memtx_model_begin_document; { memtx_model_forward_segment;
+ * memtx_model_nll }
  *       .. ; memtx_model_end_document } .. -> memtx_stream_close -> memtx_model_close
  *
  * A model is read-only once loaded and may serve several streams; a stream belongs to one thread at a time and uses all
@@ -48,33 +49,34 @@ struct memtx_model_facts {
 typedef struct memtx_model memtx_model;
 typedef struct memtx_stream memtx_stream;
 
-/* Loads a GGUF file of architecture llama with its tokenizer; weights are converted once to their working type. *out is the
- * caller's; NULL on failure. MEMTX_E_NOT_FOUND, MEMTX_E_FORMAT (not GGUF, damaged, missing or misshapen tensors),
- * MEMTX_E_UNSUPPORTED (another architecture, tensor type, tokenizer; bf16 on a processor without it), MEMTX_E_NO_MEMORY. */
+/* Loads a GGUF file of architecture llama with its tokenizer; weights are converted once to their working type. *out is
+ * the caller's; NULL on failure. MEMTX_E_NOT_FOUND, MEMTX_E_FORMAT (not GGUF, damaged, missing or misshapen tensors),
+ * MEMTX_E_UNSUPPORTED (another architecture, tensor type, tokenizer; bf16 on a processor without it),
+ * MEMTX_E_NO_MEMORY. */
 MEMTX_API int memtx_model_load(memtx_model **out, const char *path, enum memtx_weights weights);
 MEMTX_API void memtx_model_close(memtx_model *model); /* NULL is fine; after its streams */
 MEMTX_API void memtx_model_info(struct memtx_model_facts *out, const memtx_model *model);
 MEMTX_API const memtx_tokenizer *memtx_model_tokenizer(const memtx_model *model); /* borrowed */
 
-/* What a store for this model keeps: everything but row type, layers_kept and settings, which the caller sets. rope_factors
- * is borrowed from the model. */
+/* What a store for this model keeps: everything but row type, layers_kept and settings, which the caller sets.
+ * rope_factors is borrowed from the model. */
 MEMTX_API void memtx_model_store_spec(struct memtx_store_spec *out, const memtx_model *model);
 
 struct memtx_stream_options {
-    enum memtx_mode mode;     /* default sinks */
-    uint32_t window;          /* W, default 512; in mode window at least 1 */
-    uint32_t segment;         /* T, the longest segment, default 512 */
-    uint32_t sinks;           /* s, default 4 */
-    uint32_t most_tokens;     /* mode full: of the longest text; 0: the model's context */
-    memtx_memory *memory;     /* mode memory: borrowed, must outlive the stream */
-    struct memtx_gate gate;   /* mode memory: default joint; bias [n_heads] is copied */
+    enum memtx_mode mode;   /* default sinks */
+    uint32_t window;        /* W, default 512; in mode window at least 1 */
+    uint32_t segment;       /* T, the longest segment, default 512 */
+    uint32_t sinks;         /* s, default 4 */
+    uint32_t most_tokens;   /* mode full: of the longest text; 0: the model's context */
+    memtx_memory *memory;   /* mode memory: borrowed, must outlive the stream */
+    struct memtx_gate gate; /* mode memory: default joint; bias [n_heads] is copied */
 };
 
 MEMTX_API struct memtx_stream_options memtx_stream_options_default(void);
 
-/* A stream over a model, with all the scratch it will need. *out is the caller's; NULL on failure. MEMTX_E_INVALID (an option
- * out of range; a memory that was made for another model), MEMTX_E_CONTEXT (sinks, window and segment, or most_tokens, are
- * more than the model's context), MEMTX_E_NO_MEMORY. */
+/* A stream over a model, with all the scratch it will need. *out is the caller's; NULL on failure. MEMTX_E_INVALID (an
+ * option out of range; a memory that was made for another model), MEMTX_E_CONTEXT (sinks, window and segment, or
+ * most_tokens, are more than the model's context), MEMTX_E_NO_MEMORY. */
 MEMTX_API int memtx_stream_open(memtx_stream **out, const memtx_model *model,
                                 const struct memtx_stream_options *options);
 MEMTX_API void memtx_stream_close(memtx_stream *stream); /* NULL is fine */
@@ -82,10 +84,10 @@ MEMTX_API void memtx_stream_close(memtx_stream *stream); /* NULL is fine */
 /* A new document: window, sinks and position are empty. `name` is that of the document in the memory. */
 MEMTX_API int memtx_model_begin_document(memtx_stream *stream, const char *name);
 
-/* Runs tokens [n], 1..T of them, through the model, and then moves what leaves the window into the memory. *hidden points to the
- * last block's output after the final norm, [n][n_channels], borrowed until the next call. MEMTX_E_INVALID (n, or a token
- * outside the vocabulary), MEMTX_E_CONTEXT (mode full past most_tokens), or what the memory says; after a failure only
- * memtx_model_reset and memtx_stream_close are of use. */
+/* Runs tokens [n], 1..T of them, through the model, and then moves what leaves the window into the memory. *hidden
+ * points to the last block's output after the final norm, [n][n_channels], borrowed until the next call.
+ * MEMTX_E_INVALID (n, or a token outside the vocabulary), MEMTX_E_CONTEXT (mode full past most_tokens), or what the
+ * memory says; after a failure only memtx_model_reset and memtx_stream_close are of use. */
 MEMTX_API int memtx_model_forward_segment(const float **hidden, memtx_stream *stream, const uint32_t *tokens, size_t n);
 
 /* nll[n_rows], in nats, of targets[n_rows] as predicted from rows first_row .. of the last segment. */
@@ -95,8 +97,8 @@ MEMTX_API int memtx_model_nll(float *nll, memtx_stream *stream, size_t first_row
 /* logits[n_rows][n_vocabulary] of rows first_row .. of the last segment. */
 MEMTX_API int memtx_model_logits(float *logits, memtx_stream *stream, size_t first_row, size_t n_rows);
 
-/* The document is complete: in mode memory the window and then the sinks are appended too, with the text's hash (or NULL).
- * The stream is then empty. */
+/* The document is complete: in mode memory the window and then the sinks are appended too, with the text's hash (or
+ * NULL). The stream is then empty. */
 MEMTX_API int memtx_model_end_document(memtx_stream *stream, const uint8_t hash[MEMTX_HASH_BYTES]);
 
 /* Drops window, sinks and position. A document open in the memory stays open there, as a document that broke off. */

@@ -1,8 +1,8 @@
 /* The store: rows of keys and values, and the documents they came from, on disk (a directory) or on the heap.
  *
- * A store belongs to one model: it keeps the model's fingerprint, which (layer, kv head) pairs it holds, head size, type
- * of the rows, RoPE facts and tokenizer, and refuses another. The truth is in LMDB; what a reader or a restart sees is
- * a prefix of the stream that was appended. See store/store_format.h in the source for every byte.
+ * A store belongs to one model: it keeps the model's fingerprint, which (layer, kv head) pairs it holds, head size,
+ * type of the rows, RoPE facts and tokenizer, and refuses another. The truth is in LMDB; what a reader or a restart
+ * sees is a prefix of the stream that was appended. See store/store_format.h in the source for every byte.
  *
  * Life: open -> (memories read and append through memtx/memory.h) -> close. One process writes, any number read.
  */
@@ -65,9 +65,9 @@ struct memtx_store_options {
 /* What a document is. */
 struct memtx_document {
     uint64_t id;
-    uint64_t n_tokens;               /* appended so far */
-    bool ended;                      /* its window and sinks are appended too */
-    uint8_t hash[MEMTX_HASH_BYTES];  /* XXH3-128 of the text, zero while it is not ended */
+    uint64_t n_tokens;              /* appended so far */
+    bool ended;                     /* its window and sinks are appended too */
+    uint8_t hash[MEMTX_HASH_BYTES]; /* XXH3-128 of the text, zero while it is not ended */
     char name[MEMTX_NAME_BYTES];
 };
 
@@ -78,7 +78,7 @@ struct memtx_store_facts {
     uint64_t first_row;           /* the oldest that is visible */
     uint64_t n_written_rows;      /* of n_rows, those on disk */
     uint64_t n_documents;
-    uint64_t disk_bytes;          /* of the LMDB file that are in use; 0 on the heap */
+    uint64_t disk_bytes; /* of the LMDB file that are in use; 0 on the heap */
     uint64_t chunk_rows;
 };
 
@@ -89,14 +89,14 @@ MEMTX_API struct memtx_store_options memtx_store_options_default(void);
 /* Opens the store in directory `path` for appending, creating it (0700) where it does not exist; path NULL makes one on
  * the heap. *out is the caller's; NULL on failure.
  * MEMTX_E_NOT_FOUND; MEMTX_E_MISMATCH (another model or other settings of the rows: the text says which);
- * MEMTX_E_UNSUPPORTED (a newer format); MEMTX_E_CORRUPT; MEMTX_E_BUSY (another process writes it, or this process has it
- * open already); MEMTX_E_FORMAT (a directory that is something else); MEMTX_E_INVALID; MEMTX_E_IO; MEMTX_E_NO_SPACE;
+ * MEMTX_E_UNSUPPORTED (a newer format); MEMTX_E_CORRUPT; MEMTX_E_BUSY (another process writes it, or this process has
+ * it open already); MEMTX_E_FORMAT (a directory that is something else); MEMTX_E_INVALID; MEMTX_E_IO; MEMTX_E_NO_SPACE;
  * MEMTX_E_NO_MEMORY. The cost does not depend on the number of rows. */
 MEMTX_API int memtx_store_open(memtx_store **out, const char *path, const struct memtx_store_spec *spec,
                                const struct memtx_store_options *options);
 
-/* Writes what waits, and closes. NULL is fine. The store is released whatever is returned: what the last write said. All
- * memories over it must be closed before. */
+/* Writes what waits, and closes. NULL is fine. The store is released whatever is returned: what the last write said.
+ * All memories over it must be closed before. */
 MEMTX_API int memtx_store_close(memtx_store *store);
 
 /* Facts as of now. From the thread that owns the store. */

@@ -1,0 +1,151 @@
+/* Options of an evaluation: names, defaults, what depends on the model (memtx/eval.h). */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/status.h"
+#include "eval/eval.h"
+
+struct memtx_eval_options memtx_eval_options_default(void)
+{
+    return (struct memtx_eval_options){
+        .modes = {{MEMTX_MODE_XL, false}, {MEMTX_MODE_SINKS, false}, {MEMTX_MODE_MEMORY, false}},
+        .n_modes = 3,
+        .window = 512,
+        .segment = 512,
+        .sinks = 4,
+        .k = 32,
+        .bias = NAN,
+    };
+}
+
+const char *memtx__eval_mode_name(struct memtx_eval_mode mode)
+{
+    return mode.random ? "memory-random" : memtx_mode_name(mode.mode);
+}
+
+/* Copies the next item of a comma-separated list; false at its end. */
+static bool next_item(char *item, size_t size, const char **rest)
+{
+    const char *begin = *rest;
+    if (!*begin) {
+        return false;
+    }
+    size_t n = strcspn(begin, ",");
+    *rest = begin + n + (begin[n] == ',');
+    n = n < size - 1 ? n : size - 1;
+    memcpy(item, begin, n);
+    item[n] = '\0';
+    return true;
+}
+
+int memtx_eval_parse_modes(struct memtx_eval_options *options, const char *text)
+{
+    char item[64];
+    options->n_modes = 0;
+    while (next_item(item, sizeof item, &text)) {
+        struct memtx_eval_mode mode = {MEMTX_MODE_MEMORY, strcmp(item, "memory-random") == 0};
+        if (!mode.random && memtx_mode_parse(&mode.mode, item)) {
+            return memtx__fail(MEMTX_E_INVALID,
+                               "mode '%s' is none of segment, window, xl, sinks, full, memory, memory-random", item);
+        }
+        for (size_t i = 0; i < options->n_modes; i++) {
+            if (options->modes[i].mode == mode.mode && options->modes[i].random == mode.random) {
+                return memtx__fail(MEMTX_E_INVALID, "mode %s is named twice", item);
+            }
+        }
+        options->modes[options->n_modes++] = mode;
+    }
+    return options->n_modes ? MEMTX_OK : memtx__fail(MEMTX_E_INVALID, "no mode is named");
+}
+
+static int parse_layer(unsigned long *out, const char *text, const char **end, uint32_t n_layers)
+{
+    char *stop;
+    *out = strtoul(text, &stop, 10);
+    *end = stop;
+    if (stop == text || *text < '0' || *text > '9' || *out >= n_layers) {
+        return memtx__fail(MEMTX_E_INVALID, "layer '%s' is none of 0 to %u", text, n_layers - 1);
+    }
+    return MEMTX_OK;
+}
+
+int memtx_eval_parse_layers(bool *layers, const char *text, uint32_t n_layers)
+{
+    char item[64];
+    bool any = false;
+    memset(layers, 0, MEMTX_MAX_LAYERS * sizeof *layers);
+    while (next_item(item, sizeof item, &text)) {
+        unsigned long first, last = n_layers - 1;
+        const char *end;
+        if (strcmp(item, "all") == 0) {
+            first = 0;
+        } else if (strcmp(item, "upper") == 0) {
+            first = n_layers / 2;
+        } else {
+            int status = parse_layer(&first, item, &end, n_layers);
+            last = first;
+            if (!status && *end == '-') {
+                status = parse_layer(&last, end + 1, &end, n_layers);
+            }
+            if (!status && (*end || last < first)) {
+                status = memtx__fail(MEMTX_E_INVALID, "layers '%s': not a number or a range such as 15-29", item);
+            }
+            if (status) {
+                return status;
+            }
+        }
+        for (unsigned long layer = first; layer <= last; layer++) {
+            layers[layer] = any = true;
+        }
+    }
+    return any ? MEMTX_OK : memtx__fail(MEMTX_E_INVALID, "no layer is named");
+}
+
+static bool any_layer(const struct memtx_eval_options *options)
+{
+    for (size_t layer = 0; layer < MEMTX_MAX_LAYERS; layer++) {
+        if (options->layers[layer]) {
+            return true;
+        }
+    }
+    return false;
+}
+
+int memtx__eval_resolve(struct memtx_eval_options *options, const struct memtx_model_facts *model)
+{
+    const float usual_bias = -1.0F, usual_paper_bias = -4.0F; /* on a pretrained model: DESIGN 4 */
+    if (options->segment < 1) {
+        return memtx__fail(MEMTX_E_INVALID, "a segment of 0 tokens (1 or more)");
+    }
+    if (!any_layer(options)) {
+        int status = memtx_eval_parse_layers(options->layers, "upper", model->n_layers);
+        if (status) {
+            return status;
+        }
+    }
+    if (!options->delta) {
+        uint64_t larger = options->window > options->segment ? options->window : options->segment;
+        options->delta = (uint32_t)(4 * larger < model->context ? 4 * larger : model->context);
+    }
+    if (options->delta > model->context) {
+        return memtx__fail(MEMTX_E_INVALID, "delta is %u tokens, more than the model's context of %u", options->delta,
+                           model->context);
+    }
+    if (isnan(options->bias)) {
+        options->bias = options->blend == MEMTX_BLEND_PAPER  ? usual_paper_bias
+                        : options->blend == MEMTX_BLEND_BIAS ? usual_bias
+                                                             : 0.0F;
+    }
+    return MEMTX_OK;
+}
+
+void memtx__eval_settings(char *out, size_t size, const struct memtx_eval_options *options,
+                          const struct memtx_model_facts *model)
+{
+    (void)snprintf(out, size, "window=%u segment=%u sinks=%u k=%u delta=%u positions=%s blend=%s bias=%g weights=%s",
+                   options->window, options->segment, options->sinks, options->k, options->delta,
+                   options->positions == MEMTX_POSITIONS_FIXED ? "fixed" : "near", memtx_blend_name(options->blend),
+                   (double)options->bias, model->weights == MEMTX_WEIGHTS_BF16 ? "bf16" : "f32");
+}
