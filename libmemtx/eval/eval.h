@@ -27,7 +27,7 @@ struct memtx_eval {
     size_t n_results;
     struct memtx_eval_pair pairs[2 * MEMTX_EVAL_MOST_MODES];
     size_t n_pairs;
-    char warning[1024];
+    char warning[2048];
 };
 
 /* "memory-random" and the names of the modes. */

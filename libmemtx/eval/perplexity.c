@@ -162,7 +162,7 @@ static int open_memory(struct run *run, const memtx_model *model, bool random)
     }
     memtx_store_info(&facts, run->store);
     if (strcmp(facts.spec.settings, spec.settings) != 0) {
-        (void)snprintf(run->eval->warning, sizeof run->eval->warning, "%s was written with %s; now %s",
+        (void)snprintf(run->eval->warning, sizeof run->eval->warning, "%.512s was written with %s; now %s",
                        options->memory_path, facts.spec.settings, spec.settings);
     }
     memory_options.k = options->k;

@@ -1,5 +1,4 @@
 /* What an evaluation shows: a table for people, JSON for programs (memtx/eval.h). */
-#define _GNU_SOURCE
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>

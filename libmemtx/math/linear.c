@@ -8,6 +8,7 @@
 
 #include <oneapi/dnnl/dnnl.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include "base/alloc.h"
 #include "base/status.h"
@@ -107,6 +108,12 @@ no_y:
 no_w:
     desc_destroy(&x);
     return translate(status, shape.type == MEMTX__WEIGHT_BF16 ? "multiply bf16 matrices" : "multiply f32 matrices");
+}
+
+void memtx__linear_version(char *out, size_t size)
+{
+    const dnnl_version_t *version = dnnl_version();
+    (void)snprintf(out, size, "%d.%d.%d", version->major, version->minor, version->patch);
 }
 
 /* ---- packing --------------------------------------------------------------------------------------------------- */

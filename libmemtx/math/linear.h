@@ -56,4 +56,7 @@ void memtx__linear_fwd_plain(float *y, const float *x, const float *weights, siz
 int memtx__product(float *c, const float *a, const float *b, bool b_transposed, size_t m, size_t n, size_t k,
                    size_t ldc, size_t lda, size_t ldb);
 
+/* oneDNN's version as text. */
+void memtx__linear_version(char *out, size_t size);
+
 #endif

@@ -4,7 +4,6 @@
  * and never MDB_WRITEMAP, with which a full disk is a signal. The map is reserved large (address space, not disk), so
  * that it need never grow under a reader. Chunks go to keys that ascend with time, so LMDB's pages fill up.
  */
-#define _GNU_SOURCE
 #include <errno.h>
 #include <lmdb.h>
 #include <stdio.h>
@@ -65,6 +64,13 @@ static int translate(int code, const char *path, const char *what)
         break;
     }
     return memtx__fail(status, "%s: cannot %s: %s", path, what, mdb_strerror(code));
+}
+
+void memtx__environment_version(char *out, size_t size)
+{
+    int major, minor, patch;
+    (void)mdb_version(&major, &minor, &patch);
+    (void)snprintf(out, size, "%d.%d.%d", major, minor, patch);
 }
 
 /* ---- opening

@@ -1,7 +1,6 @@
 /* One writer (store.h): the file "writer" in the store's directory, held with flock by the process that writes, which a
  * kill releases; and a list of the stores that this process has open, by device and inode, since LMDB loses its own
  * locks when one process opens the same environment twice. */
-#define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>

@@ -108,6 +108,9 @@ int memtx__environment_load(memtx_store *store);
 int memtx__environment_write(memtx_store *store);
 uint64_t memtx__environment_bytes(const struct memtx__environment *environment);
 
+/* LMDB's version as text. */
+void memtx__environment_version(char *out, size_t size);
+
 /* A snapshot for reading, one for each view. Renewed and reset around a segment. */
 struct memtx__snapshot;
 int memtx__snapshot_open(struct memtx__snapshot **out, struct memtx__environment *environment);

@@ -271,3 +271,11 @@ void memtx__pieces_end(struct memtx__pieces *pieces)
     pcre2_match_data_free(pieces->found);
     *pieces = (struct memtx__pieces){0};
 }
+
+void memtx__pretokenizer_version(char *out, size_t size)
+{
+    char text[64] = ""; /* "10.42 2022-12-11" */
+    (void)pcre2_config(PCRE2_CONFIG_VERSION, text);
+    text[strcspn(text, " ")] = '\0';
+    (void)snprintf(out, size, "%s", text);
+}

@@ -44,4 +44,7 @@ int memtx__pieces_next(struct memtx_text *out, struct memtx__pieces *pieces);
 
 void memtx__pieces_end(struct memtx__pieces *pieces); /* one that did not begin is fine */
 
+/* PCRE2's version as text. */
+void memtx__pretokenizer_version(char *out, size_t size);
+
 #endif
