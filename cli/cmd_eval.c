@@ -31,25 +31,25 @@ static const struct cli_option options[] = {
     {"weights", 0, "TYPE", "multiply in f32 or bf16 (default f32)"},
     {"threads", 'j', "N", "threads (default: one for each core)"},
     {"seed", 0, "N", "of random retrieval (default 0)"},
-    {"json", 0, "FILE", "write all figures and options as JSON; -: to standard output,\nand the table to standard error"},
+    {"json", 0, "FILE",
+     "write all figures and options as JSON; -: to standard output,\nand the table to standard error"},
     {NULL, 0, NULL, NULL},
 };
 
-static const char details[] =
-    "The modes, for a query at offset t of a segment:\n"
-    "  segment  the t+1 tokens of its segment\n"
-    "  window   exactly the last W tokens\n"
-    "  xl       the W tokens before the segment, and its segment (Transformer-XL)\n"
-    "  sinks    the first s tokens, then as xl (StreamingLLM)\n"
-    "  full     everything, up to the model's context\n"
-    "  memory   as sinks, and at memory layers the k best rows of what left the window\n"
-    "           (Memorizing Transformers)\n"
-    "  memory-random  the same with k random rows: the control\n"
-    "\n"
-    "Memory's gain is memory minus sinks: both see the same window.\n"
-    "\n"
-    "Example:\n"
-    "  memtx eval data/cache/model.gguf data/cache/books/persuasion.txt --tokens 16384\n";
+static const char details[] = "The modes, for a query at offset t of a segment:\n"
+                              "  segment  the t+1 tokens of its segment\n"
+                              "  window   exactly the last W tokens\n"
+                              "  xl       the W tokens before the segment, and its segment (Transformer-XL)\n"
+                              "  sinks    the first s tokens, then as xl (StreamingLLM)\n"
+                              "  full     everything, up to the model's context\n"
+                              "  memory   as sinks, and at memory layers the k best rows of what left the window\n"
+                              "           (Memorizing Transformers)\n"
+                              "  memory-random  the same with k random rows: the control\n"
+                              "\n"
+                              "Memory's gain is memory minus sinks: both see the same window.\n"
+                              "\n"
+                              "Example:\n"
+                              "  memtx eval data/cache/model.gguf data/cache/books/persuasion.txt --tokens 16384\n";
 
 /* What the command line says, besides the library's own options. */
 struct request {
@@ -120,7 +120,7 @@ static bool take_memory_option(struct request *request, const char *name, const 
     } else if (is(name, "bias")) {
         request->bias_given = good = set_float(&o->bias, name, argument, -1000, 1000);
     } else if (is(name, "delta")) {
-        good = set_u32(&o->delta, name, argument, 1, 1 << 20);
+        good = set_u32(&o->delta, name, argument, 0, 1 << 20);
     } else if (is(name, "positions")) {
         good = set_word(&word, name, argument, "near", "fixed");
         o->positions = word ? MEMTX_POSITIONS_FIXED : MEMTX_POSITIONS_NEAR;

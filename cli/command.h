@@ -19,9 +19,9 @@ struct cli_option {
 
 struct cli_command {
     const char *name;
-    const char *usage;   /* behind the name: "MODEL TEXT..." */
-    const char *summary; /* one line */
-    const char *details; /* paragraphs behind the options, or NULL */
+    const char *usage;                /* behind the name: "MODEL TEXT..." */
+    const char *summary;              /* one line */
+    const char *details;              /* paragraphs behind the options, or NULL */
     const struct cli_option *options; /* ended by a NULL name */
     int (*run)(const struct cli_command *command, int argc, char **argv);
 };
@@ -31,8 +31,8 @@ extern const struct cli_command cmd_gguf;
 
 /* ---- options.c ---- */
 
-/* Walks the arguments of a command: called until it returns NULL, which leaves the number of options read in *n_read and
- * everything else moved behind them (getopt's way). On a wrong option *failed is set after one line on stderr.
+/* Walks the arguments of a command: called until it returns NULL, which leaves the number of options read in *n_read
+ * and everything else moved behind them (getopt's way). On a wrong option *failed is set after one line on stderr.
  * --help prints the help and exits the process with 0. */
 const struct cli_option *cli_next_option(const char **argument, bool *failed, const struct cli_command *command,
                                          int argc, char **argv);

@@ -20,7 +20,7 @@ void *memtx__arena_take(struct memtx__arena *arena, size_t n_items, size_t item_
 
 int memtx__arena_reserve(struct memtx__arena *arena)
 {
-    int status = memtx__alloc(&arena->block, arena->used_bytes, 1);
+    int status = memtx__alloc_raw(&arena->block, arena->used_bytes, 1);
     if (!status) {
         arena->size_bytes = arena->used_bytes;
         arena->used_bytes = 0;

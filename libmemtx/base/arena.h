@@ -12,8 +12,8 @@ struct memtx__arena {
     size_t size_bytes;
 };
 
-/* n_items * item_bytes bytes, 64-byte aligned and zeroed; NULL while counting. Sums saturate, so that a size that does
- * not fit is refused by memtx__arena_reserve and not wrapped round. */
+/* n_items * item_bytes bytes, 64-byte aligned, not cleared; NULL while counting. Sums saturate, so that a size that
+ * does not fit is refused by memtx__arena_reserve and not wrapped round. */
 void *memtx__arena_take(struct memtx__arena *arena, size_t n_items, size_t item_bytes);
 
 /* Allocates what the counting pass added up, and starts handing out from its beginning. */

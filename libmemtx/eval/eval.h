@@ -1,5 +1,5 @@
-/* Evaluation's inside: options.c (names and defaults), perplexity.c (the runs), paired.c (differences), usage.c (what the
- * process takes), report.c (table and JSON). */
+/* Evaluation's inside: options.c (names and defaults), perplexity.c (the runs), paired.c (differences), usage.c (what
+ * the process takes), report.c (table and JSON). */
 #ifndef MEMTX_EVAL_EVAL_H
 #define MEMTX_EVAL_EVAL_H
 
@@ -40,8 +40,9 @@ int memtx__eval_resolve(struct memtx_eval_options *options, const struct memtx_m
 void memtx__eval_settings(char *out, size_t size, const struct memtx_eval_options *options,
                           const struct memtx_model_facts *model);
 
-/* Mean of x[n] and the standard error of the mean over blocks of block_tokens that do not cross documents (starts[n_starts]:
- * where each begins). A ratio estimator, since the last block of a document is shorter. NaN below two blocks. */
+/* Mean of x[n] and the standard error of the mean over blocks of block_tokens that do not cross documents
+ * (starts[n_starts]: where each begins). A ratio estimator, since the last block of a document is shorter. NaN below
+ * two blocks. */
 void memtx__paired_mean(double *mean, double *standard_error, const double *x, size_t n, const size_t *starts,
                         size_t n_starts, size_t block_tokens);
 

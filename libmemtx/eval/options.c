@@ -17,6 +17,7 @@ struct memtx_eval_options memtx_eval_options_default(void)
         .sinks = 4,
         .k = 32,
         .bias = NAN,
+        .delta = MEMTX_DELTA_DEFAULT,
     };
 }
 
@@ -125,7 +126,7 @@ int memtx__eval_resolve(struct memtx_eval_options *options, const struct memtx_m
             return status;
         }
     }
-    if (!options->delta) {
+    if (options->delta == MEMTX_DELTA_DEFAULT) {
         uint64_t larger = options->window > options->segment ? options->window : options->segment;
         options->delta = (uint32_t)(4 * larger < model->context ? 4 * larger : model->context);
     }

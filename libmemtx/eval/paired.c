@@ -1,8 +1,9 @@
 /* Paired differences with standard errors (eval.h, DESIGN 10).
  *
- * Neighbouring tokens are correlated, so the error of a mean is taken over blocks of tokens: of 512, and of 4,096 beside it,
- * since a difference between modes can last longer than 512. Blocks are of one document; the last may be short, hence the
- * ratio estimator: mean = sum s_b / sum n_b, variance = B / (B - 1) sum (s_b - mean n_b)^2 / (sum n_b)^2.
+ * Neighbouring tokens are correlated, so the error of a mean is taken over blocks of tokens: of 512, and of 4,096
+ * beside it, since a difference between modes can last longer than 512. Blocks are of one document; the last may be
+ * short, hence the ratio estimator: mean = sum s_b / sum n_b, variance = B / (B - 1) sum (s_b - mean n_b)^2 / (sum
+ * n_b)^2.
  */
 #include <math.h>
 #include <stdio.h>
@@ -35,8 +36,8 @@ void memtx__paired_mean(double *mean, double *standard_error, const double *x, s
             n_blocks++;
         }
     }
-    *standard_error = n_blocks < 2 ? (double)NAN
-                                   : sqrt((double)n_blocks / (double)(n_blocks - 1) * squares) / (double)n;
+    *standard_error =
+        n_blocks < 2 ? (double)NAN : sqrt((double)n_blocks / (double)(n_blocks - 1) * squares) / (double)n;
 }
 
 static size_t find_result(const memtx_eval *eval, const char *mode)

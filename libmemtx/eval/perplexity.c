@@ -18,12 +18,12 @@ struct run {
     memtx_eval *eval;
     struct memtx_eval_result *result;
     float *nll;
-    size_t index;          /* of the mode */
-    memtx_store *store;    /* NULL but for memory */
+    size_t index;       /* of the mode */
+    memtx_store *store; /* NULL but for memory */
     memtx_memory *memory;
     memtx_stream *stream;
     double total_nll;
-    size_t n_done;         /* tokens run through the model */
+    size_t n_done; /* tokens run through the model */
     double seconds;
 };
 
@@ -34,7 +34,8 @@ static double now(void)
     return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
 }
 
-/* ---- texts ------------------------------------------------------------------------------------------------------------ */
+/* ---- texts
+ * ------------------------------------------------------------------------------------------------------------ */
 
 static int prepend_bos(struct memtx__eval_document *document, uint32_t bos)
 {
@@ -132,7 +133,8 @@ static int check_full(const memtx_eval *eval)
     return MEMTX_OK;
 }
 
-/* ---- one mode ----------------------------------------------------------------------------------------------------------- */
+/* ---- one mode
+ * ----------------------------------------------------------------------------------------------------------- */
 
 static const char *temporary_path(const struct memtx_eval_options *options)
 {
@@ -155,8 +157,8 @@ static int open_memory(struct run *run, const memtx_model *model, bool random)
     store_options.temporary = !given;
     store_options.durability = options->durability;
     store_options.capacity_rows = options->capacity_rows;
-    int status = memtx_store_open(&run->store, given ? options->memory_path : temporary_path(options), &spec,
-                                  &store_options);
+    int status =
+        memtx_store_open(&run->store, given ? options->memory_path : temporary_path(options), &spec, &store_options);
     if (status) {
         return status;
     }
@@ -363,7 +365,8 @@ void memtx_eval_destroy(memtx_eval *eval)
     memtx__free(eval);
 }
 
-/* ---- what came out --------------------------------------------------------------------------------------------------------- */
+/* ---- what came out
+ * --------------------------------------------------------------------------------------------------------- */
 
 size_t memtx_eval_n_results(const memtx_eval *eval)
 {

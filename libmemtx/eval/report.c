@@ -7,9 +7,10 @@
 #include "base/status.h"
 #include "eval/eval.h"
 
-enum { COUNT_BYTES = 32 };
+enum { COUNT_BYTES = 32, BLOCK_TOKENS = 512 };
 
-/* ---- the table ----------------------------------------------------------------------------------------------------------- */
+/* ---- the table
+ * ----------------------------------------------------------------------------------------------------------- */
 
 /* 16384 as "16,384". */
 static const char *with_commas(char out[COUNT_BYTES], uint64_t n)
@@ -65,14 +66,16 @@ void memtx_eval_print(FILE *file, const memtx_eval *eval)
                       as_size(rss, r->peak_rss_bytes), r->complete ? "" : "  (broken off)");
     }
     if (eval->n_pairs) {
-        (void)fprintf(file, "\npaired differences in nll, nats per token, +- standard error over blocks of 512 tokens\n");
+        (void)fprintf(file,
+                      "\npaired differences in nll, nats per token, +- standard error over blocks of 512 tokens\n");
     }
     for (size_t i = 0; i < eval->n_pairs; i++) {
         print_pair(file, &eval->pairs[i]);
     }
 }
 
-/* ---- JSON ---------------------------------------------------------------------------------------------------------------- */
+/* ---- JSON
+ * ---------------------------------------------------------------------------------------------------------------- */
 
 static void put_text(FILE *file, const char *text)
 {
@@ -170,6 +173,21 @@ static void put_model(FILE *file, const memtx_eval *eval)
     (void)fputs("\"}", file);
 }
 
+/* Mean nll of each block of 512 scored tokens in order, so that runs of different options can be paired. */
+static void put_blocks(FILE *file, const float *nll, size_t n)
+{
+    (void)fputs(", \"block_nll\": [", file);
+    for (size_t first = 0; first < n; first += BLOCK_TOKENS) {
+        size_t n_block = n - first < BLOCK_TOKENS ? n - first : BLOCK_TOKENS;
+        double total = 0;
+        for (size_t t = first; t < first + n_block; t++) {
+            total += (double)nll[t];
+        }
+        (void)fprintf(file, "%s%.7g", first ? ", " : "", total / (double)n_block);
+    }
+    (void)fputc(']', file);
+}
+
 static void put_result(FILE *file, const memtx_eval *eval, size_t i)
 {
     const struct memtx_eval_result *r = &eval->results[i];
@@ -201,7 +219,9 @@ static void put_result(FILE *file, const memtx_eval *eval, size_t i)
         put_number(file, "nll", total / (double)(end - first));
         (void)fputc('}', file);
     }
-    (void)fputs("]}", file);
+    (void)fputc(']', file);
+    put_blocks(file, eval->nll[i], (size_t)r->n_tokens);
+    (void)fputc('}', file);
 }
 
 static void put_pair(FILE *file, const struct memtx_eval_pair *pair)

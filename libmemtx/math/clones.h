@@ -14,7 +14,11 @@
 #endif
 
 #if defined(__x86_64__) && defined(__linux__) && !defined(MEMTX__SANITIZED)
-#define MEMTX__CLONES __attribute__((target_clones("arch=skylake-avx512", "arch=haswell", "default")))
+#if defined(__clang__) /* knows no arch=x86-64-vN here */
+#define MEMTX__CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
+#else /* by features: arch=haswell would ask for that very processor */
+#define MEMTX__CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#endif
 #else
 #define MEMTX__CLONES
 #endif

@@ -20,6 +20,8 @@ extern "C" {
 
 enum { MEMTX_EVAL_MOST_MODES = 7 };
 
+#define MEMTX_DELTA_DEFAULT UINT32_MAX
+
 /* A mode of DESIGN 3's table; with `random`, memory mode with random retrieval. */
 struct memtx_eval_mode {
     enum memtx_mode mode;
@@ -30,31 +32,31 @@ struct memtx_eval_mode {
 struct memtx_eval_progress {
     const char *mode;
     size_t mode_index, n_modes;
-    size_t n_tokens, n_all_tokens;           /* of this mode: done, all */
+    size_t n_tokens, n_all_tokens;             /* of this mode: done, all */
     size_t n_total_tokens, n_all_total_tokens; /* of all modes together */
-    double seconds;                          /* spent on this mode */
-    double nll;                              /* mean so far; NaN before the first scored token */
+    double seconds;                            /* spent on this mode */
+    double nll;                                /* mean so far; NaN before the first scored token */
 };
 
 struct memtx_eval_options {
     struct memtx_eval_mode modes[MEMTX_EVAL_MOST_MODES]; /* default: xl, sinks, memory */
     size_t n_modes;
-    uint32_t window, segment, sinks;   /* W, T, s: 512, 512, 4 */
-    const char *memory_path;           /* of the store of mode memory; NULL: a temporary one */
-    const char *temporary_path;        /* directory for temporary stores; NULL: $TMPDIR, /var/tmp or /tmp */
-    bool layers[MEMTX_MAX_LAYERS];     /* memory layers; none set: the upper half */
-    uint32_t k;                        /* 32 */
-    enum memtx_blend_mode blend;       /* joint */
-    float bias;                        /* b_h of every head; NaN: -1 for blend bias, -4 for paper */
-    uint32_t delta;                    /* 0: 4 max(W, T), at most the model's context */
-    enum memtx_positions positions;    /* near */
-    float lambda;                      /* 0 */
-    uint64_t capacity_rows;            /* 0: no limit */
-    enum memtx_row_type row_type;      /* f16 */
-    enum memtx_durability durability;  /* group */
-    uint64_t n_tokens;                 /* of each text, the first so many; 0: all */
-    uint64_t n_skipped;                /* of each text, left out of the score */
-    uint64_t seed;                     /* of random retrieval */
+    uint32_t window, segment, sinks;  /* W, T, s: 512, 512, 4 */
+    const char *memory_path;          /* of the store of mode memory; NULL: a temporary one */
+    const char *temporary_path;       /* directory for temporary stores; NULL: $TMPDIR, /var/tmp or /tmp */
+    bool layers[MEMTX_MAX_LAYERS];    /* memory layers; none set: the upper half */
+    uint32_t k;                       /* 32 */
+    enum memtx_blend_mode blend;      /* joint */
+    float bias;                       /* b_h of every head; NaN: -1 for blend bias, -4 for paper */
+    uint32_t delta;                   /* MEMTX_DELTA_DEFAULT: 4 max(W, T), at most the model's context */
+    enum memtx_positions positions;   /* near */
+    float lambda;                     /* 0 */
+    uint64_t capacity_rows;           /* 0: no limit */
+    enum memtx_row_type row_type;     /* f16 */
+    enum memtx_durability durability; /* group */
+    uint64_t n_tokens;                /* of each text, the first so many; 0: all */
+    uint64_t n_skipped;               /* of each text, left out of the score */
+    uint64_t seed;                    /* of random retrieval */
     /* Called after every segment, in the calling thread; anything but 0 ends the run cleanly. NULL: none. */
     int (*progress)(void *context, const struct memtx_eval_progress *progress);
     void *progress_context;
@@ -101,15 +103,16 @@ MEMTX_API int memtx_eval_parse_layers(bool *layers, const char *text, uint32_t n
 /* Parses "xl,sinks,memory-random" into options->modes. MEMTX_E_INVALID (unknown, named twice, none). */
 MEMTX_API int memtx_eval_parse_modes(struct memtx_eval_options *options, const char *text);
 
-/* Evaluates. *out is the caller's, also when MEMTX_E_INTERRUPTED is returned, and then holds what was scored; NULL on every
- * other failure: MEMTX_E_INVALID (an option; nothing to score), MEMTX_E_CONTEXT (mode full and a text longer than the model's
- * context), and what model, memory and store say. */
+/* Evaluates. *out is the caller's, also when MEMTX_E_INTERRUPTED is returned, and then holds what was scored; NULL on
+ * every other failure: MEMTX_E_INVALID (an option; nothing to score), MEMTX_E_CONTEXT (mode full and a text longer than
+ * the model's context), and what model, memory and store say. */
 MEMTX_API int memtx_eval_run(memtx_eval **out, const memtx_model *model, const struct memtx_eval_options *options,
                              const struct memtx_eval_text *texts, size_t n_texts);
 MEMTX_API void memtx_eval_destroy(memtx_eval *eval); /* NULL is fine */
 
 MEMTX_API size_t memtx_eval_n_results(const memtx_eval *eval);
-MEMTX_API const struct memtx_eval_result *memtx_eval_result_at(const memtx_eval *eval, size_t i); /* NULL past the end */
+MEMTX_API const struct memtx_eval_result *memtx_eval_result_at(const memtx_eval *eval,
+                                                               size_t i); /* NULL past the end */
 MEMTX_API size_t memtx_eval_n_pairs(const memtx_eval *eval);
 MEMTX_API const struct memtx_eval_pair *memtx_eval_pair_at(const memtx_eval *eval, size_t i); /* NULL past the end */
 

@@ -30,8 +30,8 @@
  *         fprintf(stderr, "%s\n", memtx_last_error());
  *     }
  *
- * Every function that can fail returns 0 or a negative MEMTX_E_ code (memtx/status.h). Pointers that come back through an
- * argument named out are the caller's, and NULL on failure; other pointers are borrowed.
+ * Every function that can fail returns 0 or a negative MEMTX_E_ code (memtx/status.h). Pointers that come back through
+ * an argument named out are the caller's, and NULL on failure; other pointers are borrowed.
  */
 #ifndef MEMTX_MEMTX_H
 #define MEMTX_MEMTX_H

@@ -1,0 +1,119 @@
+#!/usr/bin/env python3
+"""The table from which memtx eval's defaults were chosen: one option varied at a time around the best.
+
+Runs `memtx eval` once for each cell and text (the first 16,384 tokens, those after 1,024 scored), keeps every JSON under
+--out so that a broken-off table goes on, and prints Markdown: NLL of sinks, and each cell's difference to it with the
+standard error over blocks of 512 tokens (both runs score the same tokens, so the blocks pair).
+
+    bench/cells.py [--set choose|report|long] [--memtx build/memtx] [--out data/cache/cells]
+"""
+import argparse
+import json
+import math
+import os
+import subprocess
+import sys
+
+CHOOSE = {"Northanger Abbey": "books/northangerabbey.txt", "kernel/sched": "code/kernel-sched.txt"}
+REPORT = {"Persuasion": "books/persuasion.txt", "net/sctp": "code/net-sctp.txt"}
+BEST = {"layers": "15-29", "delta": "2048", "positions": "near", "k": "32", "blend": "joint"}
+
+
+def memory(**changes):
+    options = dict(BEST, **changes)
+    return ["--modes", "memory"] + [word for name, value in options.items() for word in ("--" + name, value)]
+
+
+def bias(b):
+    return {"blend": "bias", "bias": b}
+
+
+CELLS = [
+    ("sinks, W = 512", ["--modes", "sinks"]),
+    ("xl (no sinks)", ["--modes", "xl"]),
+    ("sinks, W = 2,048", ["--modes", "sinks", "--window", "2048"]),
+    ("random rows, else as the best", ["--modes", "memory-random", "--layers", "15-29", "--delta", "2048"]),
+    ("**memory: layers 15-29, delta 2,048, near, k 32, joint**", memory()),
+    ("layer 15 alone (1/2 depth)", memory(layers="15")),
+    ("layer 22 alone (3/4 depth)", memory(layers="22")),
+    ("layers 20-29 (upper third)", memory(layers="20-29")),
+    ("layers 8-29 (upper three quarters)", memory(layers="8-29")),
+    ("all layers", memory(layers="all")),
+    ("delta 256 (W/2)", memory(delta="256")),
+    ("delta 512 (W)", memory(delta="512")),
+    ("delta 1,024 (2W)", memory(delta="1024")),
+    ("delta 4,096 (8W)", memory(delta="4096")),
+    ("positions fixed", memory(positions="fixed")),
+    ("k 8", memory(k="8")),
+    ("k 128", memory(k="128")),
+    ("bias -1", memory(**bias("-1"))),
+    ("bias -2", memory(**bias("-2"))),
+]
+# Further cells of the NumPy prototype, so that each can be set beside ours.
+PROTOTYPE = [
+    ("fixed, delta 512", memory(positions="fixed", delta="512")),
+    ("fixed, delta 256", memory(positions="fixed", delta="256")),
+    ("fixed, delta 0", memory(positions="fixed", delta="0")),
+    ("layers 8-29, fixed", memory(layers="8-29", positions="fixed")),
+    ("layer 15, fixed, delta 512", memory(layers="15", positions="fixed", delta="512")),
+    ("layer 22, fixed, delta 512", memory(layers="22", positions="fixed", delta="512")),
+    ("layers 12,17,22,27, fixed", memory(layers="12,17,22,27", positions="fixed")),
+    ("random rows, delta 1,024, bias -1", ["--modes", "memory-random", "--layers", "15-29", "--delta", "1024"]
+     + ["--blend", "bias", "--bias", "-1"]),
+]
+REPORTED = [CELLS[i] for i in (0, 1, 2, 3, 4, 9)]
+
+SETS = {
+    "choose": (CHOOSE, CELLS, 16384),
+    "prototype": ({"Northanger Abbey": CHOOSE["Northanger Abbey"]}, [CELLS[0]] + PROTOTYPE, 16384),
+    "report": (REPORT, REPORTED, 16384),
+    "long": (REPORT, [cell for cell in REPORTED if cell[0] != "all layers"], 65536),
+}
+
+
+def run_cell(args, text, options, tokens, name):
+    path = os.path.join(args.out, name + ".json")
+    if not os.path.exists(path):
+        command = [args.memtx, "eval", os.path.join(args.data, "model.gguf"), os.path.join(args.data, text)]
+        command += ["--tokens", str(tokens), "--skip", "1024", "--json", path] + options
+        print(" ".join(command), file=sys.stderr, flush=True)
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    with open(path, encoding="utf-8") as file:
+        return json.load(file)["runs"][0]
+
+
+def difference(run, base):
+    d = [a - b for a, b in zip(run["block_nll"], base["block_nll"])]
+    mean = sum(d) / len(d)
+    return mean, math.sqrt(sum((x - mean) ** 2 for x in d) / (len(d) - 1) / len(d))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--set", choices=SETS, default="choose")
+    parser.add_argument("--memtx", default="build/memtx")
+    parser.add_argument("--data", default="data/cache")
+    parser.add_argument("--out", default="data/cache/cells")
+    args = parser.parse_args()
+    texts, cells, tokens = SETS[args.set]
+    os.makedirs(args.out, exist_ok=True)
+    rows = [[label] for label, _ in cells]
+    for text, path in texts.items():
+        base = None
+        for row, (label, options) in zip(rows, cells):
+            stem = os.path.basename(path)[:-4]
+            name = f"{stem}-{tokens}-" + "_".join(o.strip("-") for o in options).replace(",", "+")
+            run = run_cell(args, path, options, tokens, name)
+            base = base or run
+            if run is base:
+                row += [f"{run['nll']:.4f}", f"{run['tokens_per_s']:.0f}"]
+            else:
+                row += ["%+.4f +- %.4f" % difference(run, base), f"{run['tokens_per_s']:.0f}"]
+    print("| cell | " + " | ".join(f"{text} | tokens/s" for text in texts) + " |")
+    print("|---" * (1 + 2 * len(texts)) + "|")
+    for row in rows:
+        print("| " + " | ".join(row) + " |")
+
+
+if __name__ == "__main__":
+    main()
