@@ -15,7 +15,10 @@ round 2, and so on; the median of a program's rounds is its figure. So a busy
 moment of the machine falls on one round of everything, not on one program.
 Each round also says what part of the processors others used meanwhile
 (others_cpu): with two threads that wait for each other at every product, one
-other busy process costs far more than its share. --quiet waits for calm.
+other busy process costs far more than its share. --quiet waits for calm. Where
+there is none, --threads 1 and tokens_per_cpu_s (llama.cpp only) still compare
+llama.cpp's types: one thread waits for nobody, and its own clock stands still
+while others run.
 
 The low-level binding is used on purpose: the high-level class copies the
 logits into Python for every token, which would cost the peer most of its time.
@@ -167,7 +170,7 @@ class Llama:
         return ctx
 
     def decode(self, ctx, batch, ids, start):
-        """Run ids at positions start.. with all their logits; seconds taken."""
+        """Run ids at positions start.. with all their logits; (wall, CPU) seconds."""
         batch.n_tokens = len(ids)
         for i, token in enumerate(ids):
             batch.token[i] = token
@@ -175,10 +178,10 @@ class Llama:
             batch.n_seq_id[i] = 1
             batch.seq_id[i][0] = 0
             batch.logits[i] = 1
-        before = time.perf_counter()
+        cpu, wall = time.process_time(), time.perf_counter()
         status = self.c.llama_decode(ctx, batch)
         self.c.llama_synchronize(ctx)
-        seconds = time.perf_counter() - before
+        seconds = time.perf_counter() - wall, time.process_time() - cpu
         if status != 0:
             self.fail(f"llama_decode returned {status}")
         return seconds
@@ -199,26 +202,27 @@ class Llama:
         return total
 
     def measure(self, path, ids, n_vocab, args):
-        """One round: (tokens/s, mean NLL of ids[1:])."""
+        """One round: (tokens/s, tokens per CPU second, mean NLL of ids[1:])."""
         model = self.load(path)
         ctx = self.context(model, args)
         memory = self.c.llama_get_memory(ctx)
         batch = self.c.llama_batch_init(args.segment, 0, 1)
         self.decode(ctx, batch, ids[: args.segment], 0)  # warm-up
         self.c.llama_memory_clear(memory, True)
-        seconds, nats = 0.0, 0.0
+        wall, cpu, nats = 0.0, 0.0, 0.0
         for start in range(0, len(ids), args.segment):
             if args.mode == "segment":
                 self.c.llama_memory_clear(memory, False)
             part = ids[start : start + args.segment]
-            seconds += self.decode(ctx, batch, part, start if args.mode == "full" else 0)
+            taken = self.decode(ctx, batch, part, start if args.mode == "full" else 0)
+            wall, cpu = wall + taken[0], cpu + taken[1]
             targets = ids[start + 1 : start + 1 + len(part)]
             if targets:
                 nats += self.nll(ctx, targets, n_vocab)
         self.c.llama_batch_free(batch)
         self.c.llama_free(ctx)
         self.c.llama_model_free(model)
-        return len(ids) / seconds, nats / (len(ids) - 1)
+        return len(ids) / wall, len(ids) / cpu, nats / (len(ids) - 1)
 
 
 # ---- memtx -------------------------------------------------------------------
@@ -236,7 +240,7 @@ def memtx_command(args, weights):
 
 
 def memtx_measure(args, weights):
-    """One round: (tokens/s, mean NLL), as the program says itself."""
+    """One round: (tokens/s, None, mean NLL), as the program says itself."""
     command = memtx_command(args, weights)
     # OMP_NUM_THREADS bounds whatever the option does not reach.
     env = {**os.environ, "OMP_NUM_THREADS": str(args.threads)}
@@ -256,7 +260,7 @@ def memtx_measure(args, weights):
             f"{shown} ({weights}): scored {scored} tokens, llama.cpp {args.tokens - 1}"
             " (the two tokenizers or options disagree)"
         )
-    return rate, nll
+    return rate, None, nll
 
 
 # ---- the run -----------------------------------------------------------------
@@ -301,7 +305,7 @@ class Series:
 
     def __init__(self, program, kind, run):
         self.program, self.kind, self.run = program, kind, run
-        self.rates, self.others, self.nll = [], [], None
+        self.rates, self.cpu_rates, self.others, self.nll = [], [], [], None
 
     @property
     def name(self):
@@ -316,13 +320,14 @@ class Series:
         while True:
             quiet.wait()
             others, began = Others(), time.monotonic()
-            rate, self.nll = self.run()
+            rate, cpu_rate, self.nll = self.run()
             share = others.share()
             say(f"{self.name}: {rate:.1f} tokens/s, nll {self.nll:.4f}, others {share:.0%}")
             if share <= CALM or quiet.left <= 0:
                 break
             quiet.left -= time.monotonic() - began
         self.rates.append(rate)
+        self.cpu_rates.append(cpu_rate)
         self.others.append(share)
 
 
@@ -358,6 +363,7 @@ def report_series(series, llama, args):
                 "kv": args.kv,
                 "flash_attention": True,
                 "file_bytes": s.file_bytes,
+                "tokens_per_cpu_s": round(statistics.median(s.cpu_rates), 2),
             }
         emit(
             **who,
