@@ -58,9 +58,10 @@ static inline uint32_t tiny_add_token(struct tiny_vocabulary *tiny, const char *
 /* A merge, and its result as a token unless it is one already. */
 static inline void tiny_add_merge(struct tiny_vocabulary *tiny, const char *left, const char *right)
 {
-    char merged[TINY_TEXT_BYTES];
+    char merged[TINY_TEXT_BYTES], merge[TINY_TEXT_BYTES]; /* the two may be texts of `tiny` itself */
     (void)snprintf(merged, sizeof merged, "%s%s", left, right);
-    (void)snprintf(tiny->merges[tiny->n_merges++], TINY_TEXT_BYTES, "%s %s", left, right);
+    (void)snprintf(merge, sizeof merge, "%s %s", left, right);
+    memcpy(tiny->merges[tiny->n_merges++], merge, sizeof merge);
     for (size_t id = 0; id < tiny->n_tokens; id++) {
         if (!strcmp(tiny->tokens[id], merged)) {
             return;
