@@ -26,13 +26,14 @@ static memtx_tokenizer *create(const char *pre)
 {
     static struct tiny_vocabulary recipe;
     char path[] = "/tmp/memtx_fuzz_tokenizer_XXXXXX";
-    memtx_gguf *gguf;
-    memtx_tokenizer *tokenizer;
+    memtx_gguf *gguf = NULL;
+    memtx_tokenizer *tokenizer = NULL;
     int fd = mkstemp(path);
     demand(fd >= 0);
     tiny_fill(&recipe);
     recipe.pre = pre;
-    demand(!tiny_write(&recipe, path) && !memtx_gguf_open(&gguf, path));
+    demand(!tiny_write(&recipe, path));
+    demand(!memtx_gguf_open(&gguf, path));
     demand(!unlink(path) && !close(fd));
     demand(!memtx_tokenizer_create(&tokenizer, gguf));
     memtx_gguf_close(gguf);

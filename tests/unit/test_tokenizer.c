@@ -335,6 +335,13 @@ Test(tokenizer, merges_that_cannot_be)
     }
 }
 
+Test(tokenizer, merge_into_a_token_of_other_bytes)
+{
+    recipe.types[260] = TINY_CONTROL; /* now the three bytes of its spelling, which are no space and no w */
+    expect_refused(MEMTX_E_FORMAT, "merge 4, ");
+    expect_refused(MEMTX_E_FORMAT, "means other bytes");
+}
+
 Test(tokenizer, no_merges_at_all)
 {
     recipe.n_merges = 0;
