@@ -379,7 +379,8 @@ Test(tokenizer, control_token_only_through_merges)
 
 Test(tokenizer, spelling_outside_the_alphabet_stays_as_it_is)
 {
-    static const char *const spellings[] = {"\xEF\xBD\x9C", "a b", "\xC5\x84", "\xC3", "\xC0\x80", "\x80", "a\n"};
+    static const char *const spellings[] = {"\xEF\xBD\x9C", "a b",      "\xC5\x84", "\xC3",
+                                            "\xC0\x80",     "\xC1\x81", "\x80",     "a\n"};
     for (size_t i = 0; i < sizeof spellings / sizeof spellings[0]; i++) {
         strcpy(recipe.tokens[267], spellings[i]);
         memtx_tokenizer *tokenizer = create();
@@ -498,19 +499,16 @@ Test(tokenizer, compiled_and_interpreted_patterns_agree)
     memtx__free(run);
 }
 
-static size_t count_pieces(const char *pre, const char *text, size_t n_bytes)
+static size_t count_pieces(const struct memtx__pretokenizer *pretokenizer, const char *text, size_t n_bytes)
 {
-    struct memtx__pretokenizer pretokenizer;
     struct memtx__pieces pieces;
     struct memtx_text piece;
     size_t n = 0;
-    cr_assert_eq(memtx__pretokenizer_create(&pretokenizer, (struct memtx_text){pre, strlen(pre)}, true), MEMTX_OK);
-    cr_assert_eq(memtx__pieces_begin(&pieces, &pretokenizer, text, n_bytes), MEMTX_OK);
+    cr_assert_eq(memtx__pieces_begin(&pieces, pretokenizer, text, n_bytes), MEMTX_OK);
     while (memtx__pieces_next(&piece, &pieces) == MEMTX_OK && piece.n_bytes) {
         n++;
     }
     memtx__pieces_end(&pieces);
-    memtx__pretokenizer_destroy(&pretokenizer);
     return n;
 }
 
@@ -527,16 +525,64 @@ Test(tokenizer, pieces)
         {"\xFF\xFE"
          "a\x80"
          "b\x81\x82",
-         {5, 5, 5}},                 /* a run of what is not UTF-8 is one piece */
-        {"\xED\xA0\x80", {1, 1, 1}}, /* nor are surrogates UTF-8 */
-        {"x \xFF", {3, 3, 3}},       /* white space before it stands at a text's end */
+         {5, 5, 5}},                   /* a run of what is not UTF-8 is one piece */
+        {"!\xED\xA0\x80!", {3, 3, 3}}, /* nor are surrogates UTF-8 */
+        {"!\xE0\x80\xAF!", {3, 3, 3}}, /* longer than need be */
+        {"!\xF0\x80\x80\xAF!", {3, 3, 3}},
+        {"!\xF4\x90\x80\x80!", {3, 3, 3}}, /* beyond U+10FFFF */
+        {"!\xF4\x8F\xBF\xBF!", {1, 1, 1}},
+        {"!\xED\x9F\xBF!", {1, 1, 1}},
+        {"x \xFF", {3, 3, 3}}, /* white space before it stands at a text's end */
     };
-    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        for (int pre = 0; pre < N_PRE; pre++) {
-            size_t n = count_pieces(every_pre[pre], cases[i].text, strlen(cases[i].text));
+    for (int pre = 0; pre < N_PRE; pre++) {
+        struct memtx__pretokenizer pretokenizer;
+        struct memtx_text name = {every_pre[pre], strlen(every_pre[pre])};
+        cr_assert_eq(memtx__pretokenizer_create(&pretokenizer, name, true), MEMTX_OK);
+        for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+            size_t n = count_pieces(&pretokenizer, cases[i].text, strlen(cases[i].text));
             cr_expect_eq(n, cases[i].expected[pre], "case %zu, %s: %zu pieces", i, every_pre[pre], n);
         }
+        memtx__pretokenizer_destroy(&pretokenizer);
     }
+}
+
+static size_t put_utf8(char *out, unsigned c)
+{
+    if (c < 0x80) {
+        out[0] = (char)c;
+        return 1;
+    }
+    size_t n = c < 0x800 ? 2 : c < 0x10000 ? 3 : 4;
+    for (size_t i = n - 1; i; i--, c >>= 6) {
+        out[i] = (char)(0x80 | (c & 0x3F));
+    }
+    out[0] = (char)(0xF00 >> n | c);
+    return n;
+}
+
+/* Two of a character and a mark: of white space only, the second may stand alone, and the mark too. */
+Test(tokenizer, white_space_is_that_of_unicode)
+{
+    static const unsigned white[] = {0x09,   0x0A,   0x0B,   0x0C,   0x0D,   0x85,   0xA0,   0x1680,
+                                     0x2000, 0x2001, 0x2002, 0x2003, 0x2004, 0x2005, 0x2006, 0x2007,
+                                     0x2008, 0x2009, 0x200A, 0x2028, 0x2029, 0x202F, 0x205F, 0x3000};
+    struct memtx__pretokenizer pretokenizer;
+    size_t n_white = 0;
+    cr_assert_eq(memtx__pretokenizer_create(&pretokenizer, (struct memtx_text){"gpt-2", 5}, true), MEMTX_OK);
+    for (unsigned c = 0; c < 0x110000; c++) {
+        char text[9];
+        size_t n = put_utf8(text, c);
+        n += put_utf8(text + n, c);
+        text[n++] = '!';
+        bool is_white = n_white < sizeof white / sizeof white[0] && white[n_white] == c;
+        n_white += is_white;
+        if (c < 0xD800 || c > 0xDFFF) {
+            size_t n_pieces = count_pieces(&pretokenizer, text, n);
+            cr_expect((n_pieces == 3) == is_white, "U+%04X: %zu pieces", c, n_pieces);
+        }
+    }
+    cr_expect_eq(n_white, sizeof white / sizeof white[0]);
+    memtx__pretokenizer_destroy(&pretokenizer);
 }
 
 Test(tokenizer, long_words)
