@@ -65,7 +65,8 @@ int memtx__take_count(uint64_t *out, struct memtx__cursor *cursor, size_t min_by
 {
     int status = memtx__take_u64(out, cursor, what);
     if (!status && *out > left(cursor) / min_bytes) {
-        status = memtx__fail(MEMTX_E_FORMAT, "%s: %s is %llu; the %zu bytes that are left hold at most %zu",
+        status = memtx__fail(MEMTX_E_FORMAT,
+                             "%s: cut off or damaged: %s is %llu; the %zu bytes that are left hold at most %zu",
                              cursor->path, what, (unsigned long long)*out, left(cursor), left(cursor) / min_bytes);
     }
     return status;

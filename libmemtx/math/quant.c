@@ -46,7 +46,8 @@ static float get_f16(const unsigned char *bytes)
 static void dequantise_f32(float *restrict out, const unsigned char *restrict bytes, size_t n_values)
 {
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-    memcpy(out, bytes, n_values * sizeof *out); /* ten times the loop below, which compilers do not see through */
+    /* The loop below takes five times as long: compilers do not see through it. */
+    memcpy(out, bytes, n_values * sizeof *out);
 #else
     for (size_t i = 0; i < n_values; i++) {
         out[i] = memtx__get_f32(bytes + 4 * i);

@@ -86,7 +86,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n_bytes)
     for (size_t i = 0; i < memtx_gguf_n_tensors(gguf); i++) {
         sum += walk_tensor(memtx_gguf_tensor_at(gguf, i), n_bytes);
     }
-    sink += sum;
+    sink = sink + sum;
     memtx_gguf_close(gguf);
     return 0;
 }

@@ -294,6 +294,28 @@ Test(sample, tensors_come_back)
     memtx_gguf_close(gguf);
 }
 
+/* The file's map is given back by the close. */
+Test(sample, nothing_stays_mapped)
+{
+    char line[512];
+    int n_maps[2] = {0, 0};
+    memtx_gguf *gguf;
+    cr_assert_eq(write_sample(), MEMTX_OK, "%s", memtx_last_error());
+    cr_assert_eq(memtx_gguf_open(&gguf, path), MEMTX_OK, "%s", memtx_last_error());
+    for (int closed = 0; closed < 2; closed++) {
+        FILE *maps = fopen("/proc/self/maps", "r");
+        cr_assert_not_null(maps);
+        while (fgets(line, sizeof line, maps)) {
+            n_maps[closed] += strstr(line, path) != NULL;
+        }
+        (void)fclose(maps);
+        memtx_gguf_close(gguf);
+        gguf = NULL;
+    }
+    cr_assert_eq(n_maps[0], 1);
+    cr_assert_eq(n_maps[1], 0);
+}
+
 static const int number_types[] = {MEMTX_GGUF_U8,  MEMTX_GGUF_I8,  MEMTX_GGUF_U16, MEMTX_GGUF_I16,
                                    MEMTX_GGUF_U32, MEMTX_GGUF_I32, MEMTX_GGUF_F32, MEMTX_GGUF_BOOL,
                                    MEMTX_GGUF_U64, MEMTX_GGUF_I64, MEMTX_GGUF_F64};
@@ -343,6 +365,28 @@ Test(sample, cut_at_every_length)
     cr_assert_eq(open_part(&gguf, n_file), MEMTX_OK, "%s", memtx_last_error());
     memtx_gguf_close(gguf);
     memtx__map_close(&map);
+}
+
+/* The same of a file that ends with its values, each kind being the last in turn. */
+Test(gguf, values_cut_at_every_length)
+{
+    for (int last = 0; last < 3; last++) {
+        put_header(0, 1);
+        put_key("k", last == 0 ? MEMTX_GGUF_U32 : last == 1 ? MEMTX_GGUF_STRING : MEMTX_GGUF_ARRAY);
+        if (last == 2) {
+            put(MEMTX_GGUF_STRING, 4);
+            put(1, 8);
+        }
+        if (last) {
+            put_text("last");
+        } else {
+            put(7, 4);
+        }
+        memtx_gguf_close(open_made());
+        while (n_file--) {
+            refused(MEMTX_E_FORMAT, "");
+        }
+    }
 }
 
 /* Any one bit turned: opened or refused, never a crash. */
@@ -756,6 +800,9 @@ Test(gguf, offsets)
     refused(MEMTX_E_FORMAT, "lies outside the file of 192 bytes");
     make_tensor(MEMTX_TENSOR_F32, 1, (uint64_t[]){8}, UINT64_MAX - 31, 128);
     refused(MEMTX_E_FORMAT, "lies outside the file of 192 bytes");
+    make_tensor(MEMTX_TENSOR_F32, 1, (uint64_t[]){1}, 0, 0);
+    n_file = 57; /* where the names end: the data would begin after the file */
+    refused(MEMTX_E_FORMAT, "offset 64 + 0 + 4 bytes lies outside the file of 57 bytes");
     make_tensor(99, 1, (uint64_t[]){8}, 1 << 20, 128); /* of an unknown type too */
     refused(MEMTX_E_FORMAT, "lies outside the file of 192 bytes");
     make_tensor(MEMTX_TENSOR_F32, 1, (uint64_t[]){8}, 96, 128);

@@ -12,7 +12,7 @@
 #include "memtx/gguf.h"
 #include "quant_reference.h"
 
-enum { MAX_VALUES = 256, MAX_BYTES = 1024, N_ROUNDS = 200 };
+enum { MAX_VALUES = 256, N_ROUNDS = 200 };
 
 static uint32_t bits_of(float value)
 {
@@ -310,12 +310,14 @@ Test(half, arrays_equal_single_numbers)
 Test(half, array_lengths)
 {
     for (size_t n = 0; n <= 33; n++) {
-        unsigned char *f16 = malloc(2 * n + 1), *bf16 = malloc(2 * n + 1);
-        float *values = malloc((n + 1) * sizeof *values), *back = malloc((n + 1) * sizeof *back);
+        unsigned char *f16 = malloc(2 * n + 2), *bf16 = malloc(2 * n + 2);
+        float *values = calloc(n + 1, sizeof *values), *back = malloc((n + 1) * sizeof *back);
         for (size_t i = 0; i < n; i++) {
             values[i] = (float)(i + 1) * 0.25F; /* exact in both */
         }
         back[n] = 7.0F;
+        memtx__put_u16(f16 + 2 * n, 0xA5A5);
+        memtx__put_u16(bf16 + 2 * n, 0xA5A5);
         memtx__f32_to_f16_n(f16, values, n);
         memtx__f32_to_bf16_n(bf16, values, n);
         memtx__f16_to_f32_n(back, f16, n);
@@ -324,6 +326,8 @@ Test(half, array_lengths)
         memtx__bf16_to_f32_n(back, bf16, n);
         cr_assert(!n || !memcmp(back, values, n * sizeof *values), "bf16, %zu", n);
         cr_assert_eq(back[n], 7.0F);
+        cr_assert_eq(memtx__get_u16(f16 + 2 * n), 0xA5A5, "%zu", n);
+        cr_assert_eq(memtx__get_u16(bf16 + 2 * n), 0xA5A5, "%zu", n);
         free(back);
         free(values);
         free(bf16);

@@ -87,7 +87,8 @@ typedef struct memtx_gguf memtx_gguf;
 
 /* Opens and checks a file. *out is the caller's, closed by memtx_gguf_close; NULL on failure. MEMTX_E_NOT_FOUND,
  * MEMTX_E_IO, MEMTX_E_NO_MEMORY, MEMTX_E_FORMAT (not GGUF, cut off, an offset outside, overlapping tensors, big-endian
- * ..), MEMTX_E_UNSUPPORTED (version 1, or newer than 3). A tensor of an unknown type is listed but has no bytes. */
+ * ..), MEMTX_E_UNSUPPORTED (version 1, or newer than 3; an array of arrays), MEMTX_E_INVALID (a NULL path). A tensor of
+ * an unknown type is listed but has no bytes. */
 MEMTX_API int memtx_gguf_open(memtx_gguf **out, const char *path);
 
 /* The same over bytes in memory, which must stay until the close. `name` stands for the path in error texts. */
@@ -127,7 +128,8 @@ typedef struct memtx_gguf_writer memtx_gguf_writer;
 
 /* A writer collects values and tensors (copies) in memory; _write puts them into a file, whole or not at all.
  * Errors of the add functions: MEMTX_E_NO_MEMORY, MEMTX_E_EXISTS (the key or tensor is there already),
- * MEMTX_E_INVALID (a size that is no multiple of the type's block, more than 4 dimensions). */
+ * MEMTX_E_INVALID (a size that is no multiple of the type's block, more than 4 dimensions, a key or name that is empty
+ * or longer than 65,535 bytes, the key general.alignment, which is the writer's). */
 MEMTX_API int memtx_gguf_writer_create(memtx_gguf_writer **out);
 MEMTX_API void memtx_gguf_writer_destroy(memtx_gguf_writer *writer); /* NULL is fine */
 MEMTX_API int memtx_gguf_writer_add_u32(memtx_gguf_writer *writer, const char *key, uint32_t value);
