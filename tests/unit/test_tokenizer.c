@@ -11,6 +11,7 @@
 #include "base/rng.h"
 #include "memtx/tokenizer.h"
 #include "text/pretokenize.h"
+#include "leak_check.h"
 #include "tiny_vocabulary.h"
 
 enum { MEGABYTE = 1 << 20, SEED = 4 };
@@ -61,6 +62,7 @@ static void expect_refused(int status, const char *words)
     cr_expect_null(tokenizer);
     cr_expect(strstr(memtx_last_error(), words), "\"%s\" is not in \"%s\"", words, memtx_last_error());
     memtx_gguf_close(gguf);
+    cr_expect(!memory_is_lost());
 }
 
 static void expect_ids(const memtx_tokenizer *tokenizer, const char *text, const uint32_t *expected, size_t n_expected)
@@ -392,7 +394,7 @@ Test(tokenizer, spelling_outside_the_alphabet_stays_as_it_is)
 
 Test(tokenizer, invalid_arguments)
 {
-    memtx_tokenizer *tokenizer = create();
+    memtx_tokenizer *tokenizer = NULL;
     uint32_t *ids;
     size_t n;
     cr_expect_eq(memtx_tokenizer_create(NULL, NULL), MEMTX_E_INVALID);
@@ -633,6 +635,7 @@ Test(tokenizer, create_without_memory)
     }
     cr_expect_geq(n_failed, 12);
     memtx_gguf_close(gguf);
+    cr_expect(!memory_is_lost());
 }
 
 Test(tokenizer, encode_without_memory)
@@ -652,6 +655,7 @@ Test(tokenizer, encode_without_memory)
     }
     cr_expect_geq(n_failed, 5); /* words, ids, the match, symbols, candidates */
     memtx_tokenizer_destroy(tokenizer);
+    cr_expect(!memory_is_lost());
 }
 
 static void *encode_often(void *tokenizer)
