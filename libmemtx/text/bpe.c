@@ -70,8 +70,9 @@ static int read_merge(struct memtx__merge *out, char *joined, const memtx_gguf *
     return MEMTX_OK;
 }
 
+/* Parts and result must mean what they say: a control token is spelled as it is, an ordinary one in the alphabet. */
 static int read_merges(struct memtx__bpe *out, const memtx_gguf *gguf, const struct memtx__spellings *spellings,
-                       const struct memtx_gguf_value *array)
+                       const struct memtx_text *tokens, const struct memtx_gguf_value *array)
 {
     char *joined = NULL;
     size_t cursor = 0;
@@ -86,6 +87,10 @@ static int read_merges(struct memtx__bpe *out, const memtx_gguf *gguf, const str
         struct memtx__merge *merge = &out->merges[rank];
         status = read_merge(merge, joined, gguf, spellings, text, rank);
         if (status) {
+            goto done;
+        }
+        if (tokens[merge->left].n_bytes + tokens[merge->right].n_bytes != tokens[merge->merged].n_bytes) {
+            status = fail_merge(gguf, rank, text, "makes a token that is spelled alike and means other bytes");
             goto done;
         }
         size_t slot = find_slot(out, merge->left, merge->right);
@@ -128,7 +133,7 @@ int memtx__bpe_create(struct memtx__bpe *out, const memtx_gguf *gguf, const stru
     }
     if (!status) {
         memset(out->slots, 0xFF, out->n_slots * sizeof *out->slots); /* NO_RANK in each */
-        status = read_merges(out, gguf, spellings, array);
+        status = read_merges(out, gguf, spellings, vocabulary->tokens, array);
     }
     if (status) {
         memtx__bpe_destroy(out);

@@ -83,7 +83,9 @@ static int fail_pcre2(int error)
 {
     PCRE2_UCHAR message[MESSAGE_BYTES] = "";
     (void)pcre2_get_error_message(error, message, sizeof message);
-    return memtx__fail(MEMTX_E_NO_MEMORY, "PCRE2: %s (%d)", (const char *)message, error);
+    bool memory = error == PCRE2_ERROR_NOMEMORY || error == PCRE2_ERROR_HEAP_FAILED || error == PCRE2_ERROR_HEAPLIMIT;
+    return memtx__fail(memory ? MEMTX_E_NO_MEMORY : MEMTX_E_UNSUPPORTED, "PCRE2: %s (%d)", (const char *)message,
+                       error); /* else: a library built without Unicode */
 }
 
 static void *pcre2_take(size_t n_bytes, void *unused)

@@ -19,7 +19,8 @@ struct memtx__pretokenizer {
 };
 
 /* Compiles the pattern of a name. `jit`: to machine code where the platform lets it; slower without, never different.
- * On failure *out is empty. MEMTX_E_UNSUPPORTED (the text names it and lists the known ones), MEMTX_E_NO_MEMORY. */
+ * On failure *out is empty. MEMTX_E_UNSUPPORTED (the text names it and lists the known ones; or
+ * PCRE2 lacks Unicode), MEMTX_E_NO_MEMORY. */
 int memtx__pretokenizer_create(struct memtx__pretokenizer *out, struct memtx_text name, bool jit);
 void memtx__pretokenizer_destroy(struct memtx__pretokenizer *pretokenizer); /* an empty one is fine */
 

@@ -214,6 +214,7 @@ def main(model_path, books_dir, code_path):
                 "name": name,
                 "file": os.path.basename(path),
                 "n_bytes": len(data),
+                "crc32": zlib.crc32(data),
                 "sha256": hashlib.sha256(data).hexdigest(),
                 "n_tokens": len(ids),
                 "ids": {"first": ids[:16], "last": ids[-16:], **hash_of_u32(ids)},
