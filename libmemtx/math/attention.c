@@ -24,7 +24,7 @@ enum {
     LOGIT_BLOCK_FLOATS = 256 * 1024, /* 1 MiB: a core's second-level cache */
 };
 
-MEMTX__CLONES void memtx__softmax_row(float *sum, float *lse, float *x, float scale, size_t n)
+MEMTX__CLONES static void softmax_row(float *sum, float *lse, float *x, float scale, size_t n)
 {
     float highest = -INFINITY;
 #pragma omp simd reduction(max : highest)
@@ -40,6 +40,12 @@ MEMTX__CLONES void memtx__softmax_row(float *sum, float *lse, float *x, float sc
     }
     *sum = total;
     *lse = shift + logf(total);
+}
+
+/* Clones stay within their file: clang gives them names that no other file finds. */
+void memtx__softmax_row(float *sum, float *lse, float *x, float scale, size_t n)
+{
+    softmax_row(sum, lse, x, scale, n);
 }
 
 MEMTX__CLONES static void scale_row(float *out, const float *x, float factor, size_t n)
@@ -98,8 +104,7 @@ static int attend_block(float *out, float *lse, const float *q, const float *k, 
         float *x = logits + row * n_keys;
         memset(x, 0, low * sizeof *x);
         memset(x + high, 0, (n_keys - high) * sizeof *x);
-        memtx__softmax_row(&totals[row], &lse[t * n_heads + kv_head * group + row % group], x + low, sizes->scale,
-                           high - low);
+        softmax_row(&totals[row], &lse[t * n_heads + kv_head * group + row % group], x + low, sizes->scale, high - low);
     }
     status = memtx__product(sums, logits, values, false, n_rows, head_size, n_keys, head_size, n_keys, head_size);
     for (size_t row = 0; row < n_rows && !status; row++) {

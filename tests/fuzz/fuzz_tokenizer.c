@@ -1,7 +1,6 @@
 /* Fuzz target: the tokenizer. The first byte chooses. 0, 1, 2: the rest is a text for a tiny vocabulary under one of
  * three pre-tokenizers. 3: the rest is a GGUF file, whose tokenizer, if it has one, is given a text. Whatever is
  * encoded must decode to the same bytes. */
-#define _GNU_SOURCE
 #include "fuzz.h"
 
 #include <stdbool.h>

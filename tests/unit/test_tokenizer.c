@@ -1,6 +1,5 @@
 /* The tokenizer (libmemtx/text) over vocabularies made here: ids counted by hand and by a plain merger, files that are
  * not what they should be, the round trip of any bytes, long words, memory that runs out. */
-#define _GNU_SOURCE
 #include <criterion/criterion.h>
 
 #include <pthread.h>

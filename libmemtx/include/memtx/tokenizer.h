@@ -1,6 +1,7 @@
 /* Text to token ids and back: the byte-level BPE that a model's GGUF file carries.
  *
- * Every byte sequence can be encoded (a byte-level vocabulary holds all 256 bytes) and decode(encode(x)) == x. Text
+ * decode(encode(x)) == x for every byte sequence. A vocabulary may lack bytes that its makers never met (the default
+ * model lacks 21 that plain UTF-8 text seldom has); a text with such a byte is refused, not read without it. Text
  * that looks like a special token is encoded as the text it is.
  */
 #ifndef MEMTX_TOKENIZER_H
