@@ -84,13 +84,10 @@ static bool has_file(const char *directory, const char *name)
     return n > 0 && (size_t)n < sizeof file && lstat(file, &facts) == 0;
 }
 
-/* Makes the directory where there is none; refuses one that holds something else. */
-static int prepare_directory(bool *is_new, const char *path)
+int memtx__environment_prepare(const char *path)
 {
     struct stat facts;
-    *is_new = false;
     if (mkdir(path, 0700) == 0) {
-        *is_new = true;
         return MEMTX_OK;
     }
     if (errno != EEXIST) {
@@ -99,16 +96,13 @@ static int prepare_directory(bool *is_new, const char *path)
     if (stat(path, &facts) || !S_ISDIR(facts.st_mode)) {
         return memtx__fail(MEMTX_E_FORMAT, "%s: is not a directory (a store is one)", path);
     }
-    if (!has_file(path, "data.mdb")) {
-        *is_new = true;
-        if (rmdir(path) == 0) { /* empty, so it may become a store */
-            return prepare_directory(is_new, path);
-        }
-        if (!has_file(path, "writer")) {
-            return memtx__fail(MEMTX_E_FORMAT, "%s: holds files but no store (name an empty or a new directory)", path);
-        }
+    if (has_file(path, "data.mdb") || has_file(path, "writer")) {
+        return MEMTX_OK;
     }
-    return MEMTX_OK;
+    if (rmdir(path) == 0) { /* empty, so it may become a store */
+        return memtx__environment_prepare(path);
+    }
+    return memtx__fail(MEMTX_E_FORMAT, "%s: holds files but no store (name an empty or a new directory)", path);
 }
 
 static int make_temporary(char **path, const char *parent)
@@ -165,22 +159,35 @@ static int open_env(struct memtx__environment *environment)
     return translate(code, environment->path, "open the database");
 }
 
-static int open_databases(struct memtx__environment *environment)
+/* The tables of an existing store. An environment in which nothing was ever written is new; one that holds other tables
+ * is somebody else's and is left alone. */
+static int open_tables(bool *is_new, struct memtx__environment *environment)
 {
     MDB_txn *txn;
+    MDB_dbi root;
+    MDB_stat facts = {0};
     int n_dead;
     (void)mdb_reader_check(environment->env, &n_dead);
-    int code = mdb_txn_begin(environment->env, NULL, 0, &txn);
+    int code = mdb_txn_begin(environment->env, NULL, MDB_RDONLY, &txn);
     if (code) {
-        return translate(code, environment->path, "begin a transaction");
+        return translate(code, environment->path, "read");
     }
-    for (int i = 0; i < N_DATABASES && !code; i++) {
-        code = mdb_dbi_open(txn, database_names[i], MDB_CREATE, &environment->databases[i]);
+    code = mdb_dbi_open(txn, NULL, 0, &root);
+    if (!code) {
+        code = mdb_stat(txn, root, &facts);
+    }
+    *is_new = !code && facts.ms_entries == 0;
+    for (int i = 0; i < N_DATABASES && !code && !*is_new; i++) {
+        code = mdb_dbi_open(txn, database_names[i], 0, &environment->databases[i]);
+    }
+    if (code == MDB_NOTFOUND || code == MDB_INCOMPATIBLE) {
+        mdb_txn_abort(txn);
+        return memtx__fail(MEMTX_E_FORMAT, "%s: holds an LMDB database that is not a memtx store", environment->path);
     }
     if (code) {
         mdb_txn_abort(txn);
     } else {
-        code = mdb_txn_commit(txn);
+        code = mdb_txn_commit(txn); /* which keeps the tables' handles */
     }
     return translate(code, environment->path, "open its tables");
 }
@@ -193,15 +200,7 @@ int memtx__environment_open(struct memtx__environment **out, bool *is_new, const
     if (status) {
         return status;
     }
-    if (temporary) {
-        *is_new = true;
-        status = make_temporary(&environment->path, path);
-    } else {
-        status = prepare_directory(is_new, path);
-        if (!status) {
-            status = memtx__copy_text(&environment->path, path);
-        }
-    }
+    status = temporary ? make_temporary(&environment->path, path) : memtx__copy_text(&environment->path, path);
     if (!status) {
         status = open_env(environment);
         if (temporary) {
@@ -209,7 +208,7 @@ int memtx__environment_open(struct memtx__environment **out, bool *is_new, const
         }
     }
     if (!status) {
-        status = open_databases(environment);
+        status = open_tables(is_new, environment);
     }
     if (status) {
         memtx__environment_close(environment);
@@ -262,8 +261,8 @@ static MDB_val chunk_key(unsigned char bytes[MEMTX__CHUNK_KEY_BYTES], uint64_t c
     return (MDB_val){MEMTX__CHUNK_KEY_BYTES, bytes};
 }
 
-int memtx__environment_create_spec(struct memtx__environment *environment, const struct memtx_store_spec *spec,
-                                   uint32_t chunk_rows)
+int memtx__environment_create(struct memtx__environment *environment, const struct memtx_store_spec *spec,
+                              uint32_t chunk_rows)
 {
     unsigned char record[MEMTX__SPEC_BYTES], state[MEMTX__STATE_BYTES];
     float factors[MEMTX__MAX_HEAD_SIZE / 2];
@@ -272,9 +271,14 @@ int memtx__environment_create_spec(struct memtx__environment *environment, const
     if (code) {
         return translate(code, environment->path, "begin a transaction");
     }
+    for (int i = 0; i < N_DATABASES && !code; i++) {
+        code = mdb_dbi_open(txn, database_names[i], MDB_CREATE, &environment->databases[i]);
+    }
     MDB_val key = text_key("spec"), value = {sizeof record, record};
     memtx__spec_encode(record, spec, chunk_rows);
-    code = mdb_put(txn, environment->databases[DB_META], &key, &value, 0);
+    if (!code) {
+        code = mdb_put(txn, environment->databases[DB_META], &key, &value, 0);
+    }
     if (!code) {
         key = text_key("state");
         value = (MDB_val){sizeof state, state};

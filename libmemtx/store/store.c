@@ -157,7 +157,7 @@ static int open_new(memtx_store *store, const char *path, const struct memtx_sto
         store->spec.rope_factors = store->rope_factors;
     }
     derive(store);
-    return path ? memtx__environment_create_spec(store->environment, spec, store->chunk_rows) : MEMTX_OK;
+    return path ? memtx__environment_create(store->environment, spec, store->chunk_rows) : MEMTX_OK;
 }
 
 int memtx_store_open(memtx_store **out, const char *path, const struct memtx_store_spec *spec,
@@ -175,11 +175,14 @@ int memtx_store_open(memtx_store **out, const char *path, const struct memtx_sto
         return status;
     }
     store->options = options ? *options : memtx_store_options_default();
-    if (path) {
-        status = memtx__environment_open(&store->environment, &is_new, path, store->options.temporary);
+    if (path && !store->options.temporary) {
+        status = memtx__environment_prepare(path);
+        if (!status) {
+            status = memtx__lock_take(&store->lock, path);
+        }
     }
-    if (!status && path && !store->options.temporary) {
-        status = memtx__lock_take(&store->lock, path);
+    if (!status && path) {
+        status = memtx__environment_open(&store->environment, &is_new, path, store->options.temporary);
     }
     if (!status) {
         status = is_new ? open_new(store, path, spec) : open_existing(store, path, spec);
@@ -327,25 +330,33 @@ int memtx__store_append(memtx_store *store, uint32_t layer, size_t n_rows, const
     return MEMTX_OK;
 }
 
-/* Puts positions [n] of rows first .. into extents, going on with the last one where they follow it. */
+/* Whether row `id` at `position` follows the last row of an extent. */
+static bool goes_on(const struct memtx__extent *extent, uint64_t document, uint64_t id, uint64_t position)
+{
+    return extent && extent->document == document && extent->first_row + extent->n_rows == id &&
+           extent->first_position + extent->n_rows == position;
+}
+
+/* Puts positions[n] of rows first .. into extents, going on with the last one where they follow it. All or nothing:
+ * room for the new extents is made before any is changed. */
 static int extend(memtx_store *store, uint64_t document, uint64_t first, size_t n_rows, const uint64_t *positions)
 {
+    size_t n_new = 0;
     for (size_t i = 0; i < n_rows; i++) {
-        struct memtx__extent *last = store->n_extents ? &store->extents[store->n_extents - 1] : NULL;
-        if (last && last->document == document && last->first_row + last->n_rows == first + i &&
-            last->first_position + last->n_rows == positions[i]) {
-            last->n_rows++;
-            store->first_dirty_extent =
-                store->first_dirty_extent < store->n_extents - 1 ? store->first_dirty_extent : store->n_extents - 1;
-            continue;
-        }
-        int status = memtx__grow(&store->extents, &store->n_extents_held, store->n_extents + 1, sizeof *store->extents);
-        if (status) {
-            return status;
-        }
-        store->extents[store->n_extents++] = (struct memtx__extent){first + i, 1, document, positions[i]};
+        n_new += i == 0 || positions[i] != positions[i - 1] + 1;
     }
-    return MEMTX_OK;
+    int status = memtx__grow(&store->extents, &store->n_extents_held, store->n_extents + n_new, sizeof *store->extents);
+    for (size_t i = 0; i < n_rows && !status; i++) {
+        struct memtx__extent *last = store->n_extents ? &store->extents[store->n_extents - 1] : NULL;
+        if (!goes_on(last, document, first + i, positions[i])) {
+            last = &store->extents[store->n_extents++];
+            *last = (struct memtx__extent){first + i, 0, document, positions[i]};
+        }
+        last->n_rows++;
+        size_t dirty = (size_t)(last - store->extents);
+        store->first_dirty_extent = dirty < store->first_dirty_extent ? dirty : store->first_dirty_extent;
+    }
+    return status;
 }
 
 static uint64_t now_ns(void)

@@ -46,7 +46,6 @@ struct memtx_store {
     size_t n_documents, n_documents_held;
     struct memtx__extent *extents; /* ascending */
     size_t n_extents, n_extents_held;
-    uint64_t n_removed_extents; /* counts changes that are no appends, for whoever caches ranges */
 
     struct memtx__tail tail;
     uint32_t n_staged[MEMTX_MAX_LAYERS]; /* rows appended to a layer since the last commit */
@@ -94,11 +93,15 @@ void memtx__tail_release(struct memtx__tail *tail);
 
 /* ---- environment.c ---- */
 
-/* Opens or makes the LMDB environment; *is_new tells which. */
+/* Makes the directory where there is none, and refuses one that holds something else than a store. */
+int memtx__environment_prepare(const char *path);
+/* Opens the LMDB environment in a directory, or in a temporary one under it; *is_new tells that nothing is in it yet.
+ * The lock is taken before: a second opening in one process would lose LMDB's own locks. */
 int memtx__environment_open(struct memtx__environment **out, bool *is_new, const char *path, bool temporary);
 void memtx__environment_close(struct memtx__environment *environment);
-int memtx__environment_create_spec(struct memtx__environment *environment, const struct memtx_store_spec *spec,
-                                   uint32_t chunk_rows);
+/* All tables, the spec and an empty state, in one transaction. */
+int memtx__environment_create(struct memtx__environment *environment, const struct memtx_store_spec *spec,
+                              uint32_t chunk_rows);
 /* The spec of an existing store; *rope_factors (owned by the caller) NULL where all are one. */
 int memtx__environment_load_spec(struct memtx_store_spec *spec, uint32_t *chunk_rows, float **rope_factors,
                                  struct memtx__environment *environment);
