@@ -2,7 +2,9 @@
  *
  *   store.c        open, close, documents, append and commit: the stream as a whole
  *   tail.c         the newest chunks in RAM, where rows are appended and from where they are written
- *   environment.c  LMDB: the only file that includes lmdb.h
+ *   environment.c  LMDB: opening, what the store is for, snapshots (tables.h: what the next two share with it)
+ *   load.c         an existing store into memory
+ *   write.c        the transaction that writes what waits
  *   view.c         where rows stand, for searching
  *   lock.c         one writer
  *   records.c      bytes of the records
@@ -105,9 +107,9 @@ int memtx__environment_create(struct memtx__environment *environment, const stru
 /* The spec of an existing store; *rope_factors (owned by the caller) NULL where all are one. */
 int memtx__environment_load_spec(struct memtx_store_spec *spec, uint32_t *chunk_rows, float **rope_factors,
                                  struct memtx__environment *environment);
-/* State, documents, extents and the rows of the last chunk, if it is not full, into the store. */
+/* load.c: state, documents, extents and the rows of the last chunk, if it is not full, into the store. */
 int memtx__environment_load(memtx_store *store);
-/* One synced transaction with all that waits. */
+/* write.c: one synced transaction with all that waits. */
 int memtx__environment_write(memtx_store *store);
 uint64_t memtx__environment_bytes(const struct memtx__environment *environment);
 

@@ -1,0 +1,56 @@
+/* LMDB as the store's files share it: the tables, their keys, errors. Only files of this folder include lmdb.h. */
+#ifndef MEMTX_STORE_TABLES_H
+#define MEMTX_STORE_TABLES_H
+
+#include <lmdb.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "store/store.h"
+
+enum { MEMTX__N_DATABASES = 6 };
+enum memtx__database {
+    MEMTX__DB_META,
+    MEMTX__DB_DOCS,
+    MEMTX__DB_EXTENTS,
+    MEMTX__DB_TOKENS,
+    MEMTX__DB_KEYS,
+    MEMTX__DB_VALUES
+};
+
+extern const char *const memtx__database_names[MEMTX__N_DATABASES];
+
+struct memtx__environment {
+    MDB_env *env;
+    MDB_dbi databases[MEMTX__N_DATABASES];
+    char *path;
+};
+
+/* 0, or the status and error text of an LMDB code (which is also where errno comes from): "PATH: cannot WHAT: ..". */
+int memtx__lmdb_status(int code, const char *path, const char *what);
+
+/* A chunk's bytes, borrowed from the transaction. MEMTX_E_CORRUPT when it is not there. */
+int memtx__lmdb_chunk(const unsigned char **bytes, size_t *n_bytes, const struct memtx__environment *environment,
+                      MDB_txn *txn, enum memtx__chunk_kind kind, uint64_t chunk, uint32_t layer, uint32_t kv_head);
+
+static inline MDB_val memtx__text_key(const char *text)
+{
+    return (MDB_val){strlen(text), (void *)(uintptr_t)text};
+}
+
+static inline MDB_val memtx__number_key(unsigned char bytes[8], uint64_t number)
+{
+    memtx__put_be(bytes, number, 8);
+    return (MDB_val){8, bytes};
+}
+
+static inline MDB_val memtx__chunk_key(unsigned char bytes[MEMTX__CHUNK_KEY_BYTES], uint64_t chunk, uint32_t layer,
+                                       uint32_t kv_head)
+{
+    memtx__put_be(bytes, chunk, 8);
+    memtx__put_be(bytes + 8, layer, 2);
+    memtx__put_be(bytes + 10, kv_head, 2);
+    return (MDB_val){MEMTX__CHUNK_KEY_BYTES, bytes};
+}
+
+#endif

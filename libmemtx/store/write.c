@@ -1,0 +1,144 @@
+/* One synced transaction with all that waits (store.h): chunks, token ids, documents, extents, state; and chunks that
+ * are older than every visible row are deleted. Whatever fails, the transaction is dropped and the store is as before.
+ */
+#include "base/crc32c.h"
+#include "base/status.h"
+#include "store/tables.h"
+
+static int put_chunk(memtx_store *store, MDB_txn *txn, const struct memtx__chunk_facts *facts, uint64_t chunk)
+{
+    const struct memtx__environment *environment = store->environment;
+    unsigned char name[MEMTX__CHUNK_KEY_BYTES];
+    MDB_val key = memtx__chunk_key(name, chunk, facts->layer, facts->kv_head);
+    MDB_val value = {memtx__chunk_bytes(facts->n_rows, facts->row_bytes), NULL};
+    size_t pair = (size_t)store->first_pair[facts->layer] + facts->kv_head;
+    const unsigned char *rows = memtx__tail_rows(&store->tail, facts->kind, pair, chunk);
+    size_t used_bytes = (size_t)facts->n_rows * facts->row_bytes;
+    int code = mdb_put(txn, environment->databases[facts->kind == MEMTX__KEYS ? MEMTX__DB_KEYS : MEMTX__DB_VALUES],
+                       &key, &value, MDB_RESERVE);
+    if (!code) {
+        unsigned char *bytes = value.mv_data;
+        memtx__chunk_encode(bytes, facts, rows);
+        memcpy(bytes + MEMTX__CHUNK_HEADER_BYTES, rows, used_bytes);
+        memset(bytes + MEMTX__CHUNK_HEADER_BYTES + used_bytes, 0,
+               value.mv_size - MEMTX__CHUNK_HEADER_BYTES - used_bytes);
+    }
+    return code;
+}
+
+static int put_tokens(memtx_store *store, MDB_txn *txn, uint64_t chunk, uint32_t n_rows)
+{
+    unsigned char name[8];
+    MDB_val key = memtx__number_key(name, chunk), value = {4 * (size_t)n_rows + 4, NULL};
+    const unsigned char *tokens = memtx__tail_tokens(&store->tail, chunk);
+    int code = mdb_put(txn, store->environment->databases[MEMTX__DB_TOKENS], &key, &value, MDB_RESERVE);
+    if (!code) {
+        memcpy(value.mv_data, tokens, 4 * (size_t)n_rows);
+        memtx__put_u32((unsigned char *)value.mv_data + 4 * (size_t)n_rows,
+                       memtx__crc32c(0, tokens, 4 * (size_t)n_rows));
+    }
+    return code;
+}
+
+static int put_chunks(memtx_store *store, MDB_txn *txn)
+{
+    int code = MDB_SUCCESS;
+    for (uint64_t chunk = store->n_written_rows / store->chunk_rows;
+         chunk * store->chunk_rows < store->state.n_rows && !code; chunk++) {
+        uint64_t first = chunk * store->chunk_rows, n_left = store->state.n_rows - first;
+        uint32_t n_rows = n_left < store->chunk_rows ? (uint32_t)n_left : store->chunk_rows;
+        for (uint32_t layer = 0; layer < store->spec.n_layers && !code; layer++) {
+            for (uint32_t head = 0; head < store->spec.n_kv_heads && store->first_pair[layer] >= 0 && !code; head++) {
+                for (int kind = MEMTX__KEYS; kind <= MEMTX__VALUES && !code; kind++) {
+                    struct memtx__chunk_facts facts = {
+                        (enum memtx__chunk_kind)kind, first, n_rows, store->row_bytes, layer, head};
+                    code = put_chunk(store, txn, &facts, chunk);
+                }
+            }
+        }
+        if (!code) {
+            code = put_tokens(store, txn, chunk, n_rows);
+        }
+    }
+    return code;
+}
+
+static int put_records(memtx_store *store, MDB_txn *txn)
+{
+    const struct memtx__environment *environment = store->environment;
+    unsigned char name[8], record[MEMTX__DOCUMENT_BYTES];
+    int code = MDB_SUCCESS;
+    for (size_t i = 0; i < store->n_documents && !code; i++) {
+        if (store->documents_dirty[i]) {
+            MDB_val key = memtx__number_key(name, store->documents[i].id), value = {MEMTX__DOCUMENT_BYTES, record};
+            memtx__document_encode(record, &store->documents[i]);
+            code = mdb_put(txn, environment->databases[MEMTX__DB_DOCS], &key, &value, 0);
+        }
+    }
+    for (size_t i = store->first_dirty_extent; i < store->n_extents && !code; i++) {
+        MDB_val key = memtx__number_key(name, store->extents[i].first_row), value = {MEMTX__EXTENT_BYTES, record};
+        memtx__extent_encode(record, &store->extents[i]);
+        code = mdb_put(txn, environment->databases[MEMTX__DB_EXTENTS], &key, &value, 0);
+    }
+    if (!code) {
+        MDB_val key = memtx__text_key("state"), value = {MEMTX__STATE_BYTES, record};
+        memtx__state_encode(record, &store->state);
+        code = mdb_put(txn, environment->databases[MEMTX__DB_META], &key, &value, 0);
+    }
+    return code;
+}
+
+/* Removes chunks that are older than every visible row. */
+static int delete_chunks(memtx_store *store, MDB_txn *txn)
+{
+    static const enum memtx__database databases[] = {MEMTX__DB_TOKENS, MEMTX__DB_KEYS, MEMTX__DB_VALUES};
+    const struct memtx__environment *environment = store->environment;
+    const uint64_t first_kept = store->state.first_row / store->chunk_rows;
+    for (size_t i = 0; i < 3 && store->n_freed_chunks < first_kept; i++) {
+        MDB_cursor *cursor;
+        MDB_val key, value;
+        int code = mdb_cursor_open(txn, environment->databases[databases[i]], &cursor);
+        if (code) {
+            return code;
+        }
+        while ((code = mdb_cursor_get(cursor, &key, &value, MDB_FIRST)) == MDB_SUCCESS && key.mv_size >= 8 &&
+               memtx__get_be(key.mv_data, 8) < first_kept) {
+            code = mdb_cursor_del(cursor, 0);
+            if (code) {
+                break;
+            }
+        }
+        mdb_cursor_close(cursor);
+        if (code && code != MDB_NOTFOUND) {
+            return code;
+        }
+    }
+    return MDB_SUCCESS;
+}
+
+int memtx__environment_write(memtx_store *store)
+{
+    MDB_txn *txn;
+    const char *path = store->environment->path;
+    int code = mdb_txn_begin(store->environment->env, NULL, 0, &txn);
+    if (code) {
+        return memtx__lmdb_status(code, path, "begin a transaction");
+    }
+    store->state.n_commits++;
+    code = put_chunks(store, txn);
+    if (!code) {
+        code = put_records(store, txn);
+    }
+    if (!code) {
+        code = delete_chunks(store, txn);
+    }
+    if (code) {
+        mdb_txn_abort(txn);
+    } else {
+        code = mdb_txn_commit(txn);
+    }
+    if (code) {
+        store->state.n_commits--;
+    }
+    return memtx__lmdb_status(code, path, "write");
+}
