@@ -241,7 +241,7 @@ def tensors_missing_misnamed_or_of_another_shape():
                  "blk.1.attn_k.weight"):
         changed(lambda g: g.tensors.remove(g.tensor(name)), name, gguf_reads=True)
         if "norm" not in name:
-            changed(lambda g: g.tensor(name).dims.reverse(), name, gguf_reads=True)
+            changed(lambda g: g.tensor(name).dims.reverse(), "" if name == "token_embd.weight" else name, gguf_reads=True)
     changed(lambda g: g.tensors.append(gguf_file.Tensor("blk.0.attn_q.bias", [32], [0.0] * 32)), "attn_q.bias",
             gguf_reads=True)
     changed(lambda g: g.tensors.append(gguf_file.Tensor("blk.4.attn_norm.weight", [32], [1.0] * 32)), gguf_reads=True)
