@@ -14,15 +14,32 @@ static const struct cli_option options[] = {
     {NULL, 0, NULL, NULL},
 };
 
-/* Text of a file, one line, without what a terminal might act upon. */
+/* A file's own name or text on one line, without what a terminal might act upon. Returns the columns that ASCII takes. */
+static int print_plain(const char *bytes, size_t n)
+{
+    int columns = 0;
+    for (size_t i = 0; i < n; i++) {
+        unsigned char c = (unsigned char)bytes[i];
+        const bool c1 = c == 0xC2 && i + 1 < n && ((unsigned char)bytes[i + 1] & 0xE0) == 0x80; /* U+0080 .. U+009F */
+        columns += c == '\n' ? printf("\\n") : c < 0x20 || c == 0x7F || c1 ? printf("\\x%02x", c) : putchar(c) != EOF;
+    }
+    return columns;
+}
+
+static void print_name(struct memtx_text name, int width)
+{
+    const int columns = print_plain(name.bytes, name.n_bytes);
+    (void)printf("%*s ", columns < width ? width - columns : 0, "");
+}
+
 static void print_text(struct memtx_text text)
 {
     size_t n = text.n_bytes < MOST_TEXT ? text.n_bytes : MOST_TEXT;
-    (void)putchar('"');
-    for (size_t i = 0; i < n; i++) {
-        unsigned char c = (unsigned char)text.bytes[i];
-        (void)(c == '\n' ? printf("\\n") : c < 0x20 || c == 0x7F ? printf("\\x%02x", c) : putchar(c));
+    while (n < text.n_bytes && n > MOST_TEXT - 4 && ((unsigned char)text.bytes[n] & 0xC0) == 0x80) {
+        n--; /* not within a character */
     }
+    (void)putchar('"');
+    (void)print_plain(text.bytes, n);
     (void)printf(text.n_bytes > n ? "\"... (%zu bytes)" : "\"", text.n_bytes);
 }
 
@@ -70,7 +87,8 @@ static void print_value(const struct memtx_gguf_value *value)
 {
     struct memtx_text text;
     size_t cursor = 0;
-    (void)printf("  %-40.*s ", (int)value->key.n_bytes, value->key.bytes);
+    (void)printf("  ");
+    print_name(value->key, 40);
     if (value->type != MEMTX_GGUF_ARRAY) {
         if (value->type == MEMTX_GGUF_STRING) {
             text = (struct memtx_text){(const char *)value->bytes + 8, value->n_bytes - 8}; /* behind its length */
@@ -103,7 +121,9 @@ static void print_tensors(const memtx_gguf *gguf)
 {
     for (size_t i = 0; i < memtx_gguf_n_tensors(gguf); i++) {
         const struct memtx_tensor *tensor = memtx_gguf_tensor_at(gguf, i);
-        (void)printf("  %-32.*s %-6s", (int)tensor->name.n_bytes, tensor->name.bytes, type_name(tensor->type));
+        (void)printf("  ");
+        print_name(tensor->name, 32);
+        (void)printf("%-6s", type_name(tensor->type));
         for (int d = 0; d < tensor->n_dims; d++) {
             (void)printf("%s%" PRIu64, d ? " x " : " ", tensor->dims[d]);
         }

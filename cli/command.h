@@ -55,6 +55,9 @@ int cli_fail_status(const char *what, int status);
 void cli_progress(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void cli_progress_clear(void);
 
+/* At the end: what was printed has arrived, or else one line on stderr and EXIT_FAILED. Otherwise `exit_code`. */
+int cli_finish(int exit_code);
+
 /* ---- interrupt.c ---- */
 
 extern volatile sig_atomic_t cli_interrupted;

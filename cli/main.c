@@ -43,15 +43,15 @@ int main(int argc, char **argv)
     }
     if (is_any(argv[1], "--help", "-h") || strcmp(argv[1], "help") == 0) {
         print_help();
-        return EXIT_DONE;
+        return cli_finish(EXIT_DONE);
     }
     if (is_any(argv[1], "--version", "-V")) {
         (void)printf("memtx %s\n", memtx_version());
-        return EXIT_DONE;
+        return cli_finish(EXIT_DONE);
     }
     for (size_t i = 0; i < N_COMMANDS; i++) {
         if (strcmp(argv[1], commands[i]->name) == 0) {
-            return commands[i]->run(commands[i], argc - 1, argv + 1);
+            return cli_finish(commands[i]->run(commands[i], argc - 1, argv + 1));
         }
     }
     return cli_fail(EXIT_USAGE, "unknown command '%s' (see memtx --help)", argv[1]);

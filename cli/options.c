@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST_OPTIONS = 64, FIRST_LONG = 256, HELP_COLUMN = 26 };
+enum { MOST_OPTIONS = 64, FIRST_LONG = 256, LONG_HELP = FIRST_LONG + MOST_OPTIONS, HELP_COLUMN = 26 };
 
 static void print_option(const struct cli_option *option)
 {
@@ -58,10 +58,26 @@ static void fill_tables(struct option *longs, char *shorts, const struct cli_com
             }
         }
     }
-    longs[n] = (struct option){"help", no_argument, NULL, 'h'};
+    longs[n] = (struct option){"help", no_argument, NULL, LONG_HELP};
     longs[n + 1] = (struct option){NULL, 0, NULL, 0};
     shorts[n_shorts++] = 'h';
     shorts[n_shorts] = '\0';
+}
+
+/* getopt's verdict in words. Of a letter it tells the letter (optopt); of a name whether it knows it (optopt is then the
+ * option's value), else the word is one that no name or several begin with. */
+static void fail_option(const struct cli_command *command, int verdict, const char *word)
+{
+    const char *why = verdict == ':'           ? "needs an argument"
+                      : optopt >= FIRST_LONG   ? "takes no argument"
+                      : optopt                 ? "is unknown"
+                                               : "is unknown or ambiguous";
+    if (optopt && optopt < FIRST_LONG) {
+        (void)cli_fail(EXIT_USAGE, "%s: option '-%c' %s (see memtx %s --help)", command->name, optopt, why,
+                       command->name);
+    } else {
+        (void)cli_fail(EXIT_USAGE, "%s: option '%s' %s (see memtx %s --help)", command->name, word, why, command->name);
+    }
 }
 
 const struct cli_option *cli_next_option(const char **argument, bool *failed, const struct cli_command *command,
@@ -76,15 +92,13 @@ const struct cli_option *cli_next_option(const char **argument, bool *failed, co
     if (value == -1) {
         return NULL;
     }
-    if (value == 'h') {
+    if (value == 'h' || value == LONG_HELP) {
         cli_print_help(command);
-        exit(EXIT_DONE);
+        exit(cli_finish(EXIT_DONE));
     }
     if (value == '?' || value == ':') {
         *failed = true;
-        (void)cli_fail(EXIT_USAGE, "%s: %s %s (see memtx %s --help)", command->name,
-                       value == ':' ? "an argument is missing to" : "unknown or ambiguous option", argv[optind - 1],
-                       command->name);
+        fail_option(command, value, argv[optind - 1]);
         return NULL;
     }
     for (size_t i = 0; command->options[i].name; i++) {

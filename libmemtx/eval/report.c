@@ -39,6 +39,13 @@ static const char *as_size(char out[COUNT_BYTES], uint64_t n_bytes)
     return out;
 }
 
+/* A perplexity; of a model without a clue it can have more digits than the column. */
+static const char *as_perplexity(char out[COUNT_BYTES], double value, int n_decimals)
+{
+    (void)snprintf(out, COUNT_BYTES, value < 1e5 ? "%.*f" : "%.*e", n_decimals, value);
+    return out;
+}
+
 static void print_pair(FILE *file, const struct memtx_eval_pair *pair)
 {
     (void)fprintf(file, "  %-13s - %-13s  %+.4f", pair->a, pair->b, pair->delta_nll);
@@ -56,12 +63,14 @@ static void print_pair(FILE *file, const struct memtx_eval_pair *pair)
 void memtx_eval_print(FILE *file, const memtx_eval *eval)
 {
     char tokens[COUNT_BYTES], rows[COUNT_BYTES], disk[COUNT_BYTES], rss[COUNT_BYTES];
+    char ppl[COUNT_BYTES], word_ppl[COUNT_BYTES];
     (void)fprintf(file, "%-14s%10s%9s%10s%11s%10s%10s%13s%12s%12s\n", "mode", "tokens", "nll", "ppl", "bits/byte",
                   "word ppl", "tokens/s", "memory rows", "on disk", "peak RSS");
     for (size_t i = 0; i < eval->n_results; i++) {
         const struct memtx_eval_result *r = &eval->results[i];
-        (void)fprintf(file, "%-14s%10s%9.4f%10.3f%11.4f%10.2f%10.0f%13s%12s%12s%s\n", r->mode,
-                      with_commas(tokens, r->n_tokens), r->nll, r->ppl, r->bits_per_byte, r->word_ppl, r->tokens_per_s,
+        (void)fprintf(file, "%-14s%10s%9.4f%10s%11.4f%10s%10.0f%13s%12s%12s%s\n", r->mode,
+                      with_commas(tokens, r->n_tokens), r->nll, as_perplexity(ppl, r->ppl, 3), r->bits_per_byte,
+                      as_perplexity(word_ppl, r->word_ppl, 2), r->tokens_per_s,
                       r->memory_rows ? with_commas(rows, r->memory_rows) : "-", as_size(disk, r->store_bytes),
                       as_size(rss, r->peak_rss_bytes), r->complete ? "" : "  (broken off)");
     }
@@ -77,17 +86,44 @@ void memtx_eval_print(FILE *file, const memtx_eval *eval)
 /* ---- JSON
  * ---------------------------------------------------------------------------------------------------------------- */
 
+/* Bytes of the UTF-8 character that a text begins with; 0: it is none. A terminating zero stops every walk. */
+static size_t character_bytes(const unsigned char *c)
+{
+    static const unsigned char first_low[] = {0xC2, 0xE0, 0xF0}, first_high[] = {0xDF, 0xEF, 0xF4};
+    if (*c < 0x80) {
+        return 1;
+    }
+    for (size_t more = 1; more <= 3; more++) {
+        if (*c < first_low[more - 1] || *c > first_high[more - 1]) {
+            continue;
+        }
+        const unsigned char low = *c == 0xE0 ? 0xA0 : *c == 0xF0 ? 0x90 : 0x80; /* no longer than need be */
+        const unsigned char high = *c == 0xED ? 0x9F : *c == 0xF4 ? 0x8F : 0xBF; /* no surrogates, nothing past 10FFFF */
+        bool good = c[1] >= low && c[1] <= high;
+        for (size_t i = 2; i <= more && good; i++) {
+            good = (c[i] & 0xC0) == 0x80;
+        }
+        return good ? more + 1 : 0;
+    }
+    return 0;
+}
+
+/* Names of files are bytes, JSON is UTF-8: what is none becomes U+FFFD. */
 static void put_text(FILE *file, const char *text)
 {
     (void)fputc('"', file);
-    for (const unsigned char *c = (const unsigned char *)text; *c; c++) {
+    for (const unsigned char *c = (const unsigned char *)text; *c;) {
+        const size_t n = character_bytes(c);
         if (*c == '"' || *c == '\\') {
             (void)fprintf(file, "\\%c", *c);
         } else if (*c < 0x20 || *c == 0x7F) {
             (void)fprintf(file, "\\u%04x", *c);
+        } else if (n) {
+            (void)fwrite(c, 1, n, file);
         } else {
-            (void)fputc(*c, file);
+            (void)fputs("\\ufffd", file);
         }
+        c += n ? n : 1;
     }
     (void)fputc('"', file);
 }

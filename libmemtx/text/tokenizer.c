@@ -91,6 +91,9 @@ static int load(struct memtx_tokenizer *out, const memtx_gguf *gguf)
     }
     if (!status) {
         status = memtx__pretokenizer_create(&out->pretokenizer, pre, true);
+        if (status) { /* which knows no file */
+            status = memtx__fail(status, "%s: %s", memtx_gguf_path(gguf), memtx_last_error());
+        }
     }
     if (!status) {
         status = memtx__spellings_create(&spellings, gguf);

@@ -19,8 +19,8 @@
  *
  * With the bundled runtime (memtx/model.h) a program is:
  *
- *     memtx_model *model;
- *     memtx_eval *eval;
+ *     memtx_model *model = NULL;
+ *     memtx_eval *eval = NULL;
  *     struct memtx_eval_options options = memtx_eval_options_default();
  *     struct memtx_eval_text text = {"text", bytes, n_bytes};
  *     if (memtx_model_load(&model, "model.gguf", MEMTX_WEIGHTS_F32) == MEMTX_OK &&
@@ -29,6 +29,8 @@
  *     } else {
  *         fprintf(stderr, "%s\n", memtx_last_error());
  *     }
+ *     memtx_eval_destroy(eval);
+ *     memtx_model_close(model);
  *
  * Every function that can fail returns 0 or a negative MEMTX_E_ code (memtx/status.h). Pointers that come back through
  * an argument named out are the caller's, and NULL on failure; other pointers are borrowed.

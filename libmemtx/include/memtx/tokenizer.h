@@ -17,7 +17,7 @@
 extern "C" {
 #endif
 
-enum { MEMTX_NO_TOKEN = 0xFFFFFFFF };
+#define MEMTX_NO_TOKEN UINT32_MAX /* no id; too large for an enum of ISO C */
 
 typedef struct memtx_tokenizer memtx_tokenizer;
 
