@@ -235,6 +235,25 @@ void tiny_nll(float *nll, const memtx_model *model, const struct memtx_stream_op
     memtx_stream_close(stream);
 }
 
+void tiny_memory_open(struct tiny_memory *out, const memtx_model *model, uint32_t layers, enum memtx_row_type type,
+                      const struct memtx_memory_options *options)
+{
+    struct memtx_store_spec spec;
+    memtx_model_store_spec(&spec, model);
+    spec.row_type = type;
+    for (uint32_t layer = 0; layer < spec.n_layers; layer++) {
+        spec.layers_kept[layer] = layers >> layer & 1;
+    }
+    done(memtx_store_open(&out->store, NULL, &spec, NULL));
+    done(memtx_memory_open(&out->memory, out->store, options));
+}
+
+void tiny_memory_close(struct tiny_memory *memory)
+{
+    memtx_memory_close(memory->memory);
+    done(memtx_store_close(memory->store));
+}
+
 double largest_difference(const float *a, const float *b, size_t n)
 {
     double largest = 0;

@@ -58,6 +58,18 @@ void tiny_run(float *nll, memtx_stream *stream, const uint32_t *tokens, size_t n
 void tiny_nll(float *nll, const memtx_model *model, const struct memtx_stream_options *options, const uint32_t *tokens,
               size_t n);
 
+/* A store on the heap for the model, keeping the layers whose bit is set, and a memory over it. */
+struct tiny_memory {
+    memtx_store *store;
+    memtx_memory *memory;
+};
+
+enum { TINY_ALL_LAYERS = 0xFFFF };
+
+void tiny_memory_open(struct tiny_memory *out, const memtx_model *model, uint32_t layers, enum memtx_row_type type,
+                      const struct memtx_memory_options *options);
+void tiny_memory_close(struct tiny_memory *memory);
+
 /* The largest difference between two lists, and the mean of their differences without sign. */
 double largest_difference(const float *a, const float *b, size_t n);
 double mean_difference(const float *a, const float *b, size_t n);
