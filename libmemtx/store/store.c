@@ -370,8 +370,9 @@ int memtx__store_commit(memtx_store *store, size_t document, size_t n_rows, cons
     const uint64_t first = store->state.n_rows;
     for (uint32_t layer = 0; layer < store->spec.n_layers; layer++) {
         if (store->first_pair[layer] >= 0 && store->n_staged[layer] != n_rows) {
-            return memtx__fail(MEMTX_E_INVALID, "layer %u has %u rows to commit, not %zu", layer,
-                               store->n_staged[layer], n_rows);
+            const uint32_t n_staged = store->n_staged[layer];
+            memset(store->n_staged, 0, sizeof store->n_staged);
+            return memtx__fail(MEMTX_E_INVALID, "layer %u has %u rows to commit, not %zu", layer, n_staged, n_rows);
         }
     }
     int status = extend(store, store->documents[document].id, first, n_rows, positions);
