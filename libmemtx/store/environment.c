@@ -84,13 +84,10 @@ static bool has_file(const char *directory, const char *name)
     return n > 0 && (size_t)n < sizeof file && lstat(file, &facts) == 0;
 }
 
-/* Makes the directory where there is none; refuses one that holds something else. */
-static int prepare_directory(bool *is_new, const char *path)
+int memtx__environment_prepare(const char *path)
 {
     struct stat facts;
-    *is_new = false;
     if (mkdir(path, 0700) == 0) {
-        *is_new = true;
         return MEMTX_OK;
     }
     if (errno != EEXIST) {
@@ -100,9 +97,8 @@ static int prepare_directory(bool *is_new, const char *path)
         return memtx__fail(MEMTX_E_FORMAT, "%s: is not a directory (a store is one)", path);
     }
     if (!has_file(path, "data.mdb")) {
-        *is_new = true;
         if (rmdir(path) == 0) { /* empty, so it may become a store */
-            return prepare_directory(is_new, path);
+            return memtx__environment_prepare(path);
         }
         if (!has_file(path, "writer")) {
             return memtx__fail(MEMTX_E_FORMAT, "%s: holds files but no store (name an empty or a new directory)", path);
@@ -197,10 +193,8 @@ int memtx__environment_open(struct memtx__environment **out, bool *is_new, const
         *is_new = true;
         status = make_temporary(&environment->path, path);
     } else {
-        status = prepare_directory(is_new, path);
-        if (!status) {
-            status = memtx__copy_text(&environment->path, path);
-        }
+        *is_new = !has_file(path, "data.mdb");
+        status = memtx__copy_text(&environment->path, path);
     }
     if (!status) {
         status = open_env(environment);

@@ -175,11 +175,14 @@ int memtx_store_open(memtx_store **out, const char *path, const struct memtx_sto
         return status;
     }
     store->options = options ? *options : memtx_store_options_default();
-    if (path) {
-        status = memtx__environment_open(&store->environment, &is_new, path, store->options.temporary);
+    if (path && !store->options.temporary) { /* the lock first: LMDB must not open what this process has open */
+        status = memtx__environment_prepare(path);
+        if (!status) {
+            status = memtx__lock_take(&store->lock, path);
+        }
     }
-    if (!status && path && !store->options.temporary) {
-        status = memtx__lock_take(&store->lock, path);
+    if (!status && path) {
+        status = memtx__environment_open(&store->environment, &is_new, path, store->options.temporary);
     }
     if (!status) {
         status = is_new ? open_new(store, path, spec) : open_existing(store, path, spec);

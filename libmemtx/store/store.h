@@ -95,7 +95,10 @@ void memtx__tail_release(struct memtx__tail *tail);
 
 /* ---- environment.c ---- */
 
-/* Opens or makes the LMDB environment; *is_new tells which. */
+/* Makes the directory where there is none (0700); refuses one that holds something else, and a file. */
+int memtx__environment_prepare(const char *path);
+/* Opens or makes the LMDB environment in a prepared directory whose lock is held, or a temporary one under `path`;
+ * *is_new tells which. */
 int memtx__environment_open(struct memtx__environment **out, bool *is_new, const char *path, bool temporary);
 void memtx__environment_close(struct memtx__environment *environment);
 int memtx__environment_create_spec(struct memtx__environment *environment, const struct memtx_store_spec *spec,
