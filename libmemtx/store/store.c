@@ -400,8 +400,15 @@ int memtx__store_commit(memtx_store *store, size_t document, size_t n_rows, cons
             return memtx__fail(MEMTX_E_INVALID, "layer %u has %u rows to commit, not %zu", layer, n_staged, n_rows);
         }
     }
+    const size_t n_extents = store->n_extents;
+    const uint64_t n_last = n_extents ? store->extents[n_extents - 1].n_rows : 0;
     int status = extend(store, store->documents[document].id, first, n_rows, positions);
-    if (status) {
+    if (status) { /* as if nothing had been said: rows that no commit gave must not get into the file */
+        store->n_extents = n_extents;
+        if (n_extents) {
+            store->extents[n_extents - 1].n_rows = n_last;
+        }
+        memset(store->n_staged, 0, sizeof store->n_staged);
         return status;
     }
     for (size_t i = 0; i < n_rows; i++) {
