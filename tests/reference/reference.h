@@ -1,5 +1,5 @@
-/* The real model under the reference tests: data/cache/model.gguf of the source tree. Where it is absent or another file
- * than the references were made from, the test says skipped. */
+/* The real model under the reference tests: data/cache/model.gguf of the source tree. Where it is absent or another
+ * file than the references were made from, the test says skipped. */
 #ifndef MEMTX_TESTS_REFERENCE_H
 #define MEMTX_TESTS_REFERENCE_H
 

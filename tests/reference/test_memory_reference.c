@@ -1,5 +1,5 @@
-/* Modes sinks and memory against an independent implementation in NumPy, on the first tokens of Northanger Abbey: NLL of
- * every token in eight settings, and what single queries retrieved. Tolerances are those of README.md's table. */
+/* Modes sinks and memory against an independent implementation in NumPy, on the first tokens of Northanger Abbey: NLL
+ * of every token in eight settings, and what single queries retrieved. Tolerances are those of README.md's table. */
 #include <criterion/criterion.h>
 #include <math.h>
 #include <stdio.h>
@@ -81,7 +81,8 @@ static void check_run(const memtx_model *model, const uint32_t *ids, const char 
     const size_t n = count_of(run, "n_tokens"), segment = count_of(run, "segment");
     const bool has_memory = json_is(run, "mode", "memory");
     /* Tokens of segments that end before anything has left the window: as the model. */
-    const size_t n_local = has_memory ? (count_of(run, "window") + count_of(run, "sinks")) / segment * segment + segment : n;
+    const size_t n_local =
+        has_memory ? (count_of(run, "window") + count_of(run, "sinks")) / segment * segment + segment : n;
     struct setting setting;
     char name[64] = "";
     size_t n_nll, n_off = 0;
@@ -126,7 +127,8 @@ Test(memory_reference, nll_in_every_setting)
     free(file);
 }
 
-/* ---- what single queries retrieved -------------------------------------------------------------------------------- */
+/* ---- what single queries retrieved --------------------------------------------------------------------------------
+ */
 
 static const double score_tolerance = 1e-3; /* relative to the largest */
 static const double lse_tolerance = 2e-3;
@@ -171,7 +173,8 @@ static void check_probe(const struct setting *setting, const char *probe, size_t
             n_same += found[i].row == (int64_t)expected[j];
         }
         cr_assert_float_eq(score_of(setting, layer, head, query, found[i].row), scores[i],
-                           score_tolerance * fmax(fabs(scores[0]), fabs(scores[k - 1])), "layer %u, rank %zu", layer, i);
+                           score_tolerance * fmax(fabs(scores[0]), fabs(scores[k - 1])), "layer %u, rank %zu", layer,
+                           i);
     }
     cr_assert_geq(n_same, k - 1, "layer %u, position %zu, head %zu: %zu of %u rows", layer, first + t, head, n_same, k);
     const size_t at = t * spec->n_heads + head;

@@ -1,4 +1,5 @@
-/* The model against an independent implementation in NumPy: full attention over the first 1,024 tokens of Persuasion. */
+/* The model against an independent implementation in NumPy: full attention over the first 1,024 tokens of Persuasion.
+ */
 #include <criterion/criterion.h>
 #include <math.h>
 #include <stdlib.h>

@@ -27,9 +27,11 @@ static float *random_values(size_t n, float size, uint64_t seed)
     return values;
 }
 
-/* ---- linear ------------------------------------------------------------------------------------------------------- */
+/* ---- linear -------------------------------------------------------------------------------------------------------
+ */
 
-/* Sums of n products in another order: float32 rounds each sum by up to 2^-24 of its size, and errors add up as a walk. */
+/* Sums of n products in another order: float32 rounds each sum by up to 2^-24 of its size, and errors add up as a walk.
+ */
 static double sum_tolerance(size_t n)
 {
     return 4 * (double)FLT_EPSILON * sqrt((double)n);
@@ -67,7 +69,7 @@ static void linear_against_plain(size_t n_rows, size_t n_in, size_t n_out, enum 
     free(plain);
 }
 
-static const size_t linear_shapes[][3] = {{1, 1, 1},     {1, 32, 80},   {7, 48, 32},   {64, 64, 64},
+static const size_t linear_shapes[][3] = {{1, 1, 1},     {1, 32, 80},   {7, 48, 32},    {64, 64, 64},
                                           {33, 576, 97}, {512, 96, 32}, {5, 1536, 300}, {200, 31, 17}};
 
 Test(linear, f32_against_plain)
@@ -141,7 +143,8 @@ Test(linear, bare_products)
     free(b);
 }
 
-/* ---- attention ---------------------------------------------------------------------------------------------------- */
+/* ---- attention ----------------------------------------------------------------------------------------------------
+ */
 
 static void attention_against_plain(struct memtx__attention_sizes sizes, float size)
 {
@@ -154,7 +157,7 @@ static void attention_against_plain(struct memtx__attention_sizes sizes, float s
     float *out = random_values(n_out, 1, 4), *plain = random_values(n_out, 1, 5);
     float *lse = random_values(n_lse, 1, 6), *plain_lse = random_values(n_lse, 1, 7);
     float *scratch = random_values(n_scratch, 1, 8); /* of exactly this size, for the sanitizer */
-    for (size_t g = 0; g < sizes.n_kv_heads; g++) { /* rows that no query may see */
+    for (size_t g = 0; g < sizes.n_kv_heads; g++) {  /* rows that no query may see */
         for (size_t row = sizes.n_past + sizes.n_tokens; row < sizes.cache_rows; row++) {
             for (size_t d = 0; d < sizes.head_size; d++) {
                 k[(g * sizes.cache_rows + row) * sizes.head_size + d] = NAN;
@@ -182,8 +185,9 @@ static void attention_against_plain(struct memtx__attention_sizes sizes, float s
 Test(attention, against_plain)
 {
     static const size_t spans[][3] = {/* T, past, band */
-                                      {1, 0, 0},   {1, 300, 0}, {7, 0, 0},    {64, 0, 0},  {65, 1, 0},   {200, 130, 0},
-                                      {1, 9, 1},   {50, 0, 1},  {130, 49, 50}, {64, 63, 64}, {100, 20, 500}, {70, 300, 8}};
+                                      {1, 0, 0},     {1, 300, 0},   {7, 0, 0},      {64, 0, 0},
+                                      {65, 1, 0},    {200, 130, 0}, {1, 9, 1},      {50, 0, 1},
+                                      {130, 49, 50}, {64, 63, 64},  {100, 20, 500}, {70, 300, 8}};
     static const size_t heads[][3] = {/* H, G, D */
                                       {1, 1, 8}, {4, 1, 32}, {6, 2, 8}, {9, 3, 64}, {4, 4, 80}, {2, 1, 128}, {3, 3, 1}};
     for (size_t i = 0; i < sizeof spans / sizeof spans[0]; i++) {
@@ -228,7 +232,8 @@ Test(attention, of_extreme_logits)
     attention_against_plain(sizes, 0);
 }
 
-/* ---- norm, activation --------------------------------------------------------------------------------------------- */
+/* ---- norm, activation ---------------------------------------------------------------------------------------------
+ */
 
 Test(norm, against_double)
 {
@@ -246,8 +251,7 @@ Test(norm, against_double)
                 sum += (double)x[t * c + j] * (double)x[t * c + j];
             }
             for (size_t j = 0; j < c; j++) {
-                double expected =
-                    (double)x[t * c + j] / sqrt(sum / (double)c + (double)epsilon) * (double)weight[j];
+                double expected = (double)x[t * c + j] / sqrt(sum / (double)c + (double)epsilon) * (double)weight[j];
                 cr_assert_float_eq((double)y[t * c + j], expected, 1e-5); /* numbers below four, a float32 sum */
             }
         }
@@ -308,7 +312,8 @@ Test(activation, add)
     free(before);
 }
 
-/* ---- rope --------------------------------------------------------------------------------------------------------- */
+/* ---- rope ---------------------------------------------------------------------------------------------------------
+ */
 
 enum { D = 16 };
 
@@ -384,7 +389,8 @@ Test(rope, dimensions_that_do_not_turn)
     free(x);
 }
 
-/* ---- loss --------------------------------------------------------------------------------------------------------- */
+/* ---- loss ---------------------------------------------------------------------------------------------------------
+ */
 
 static void loss_against_double(size_t n_rows, size_t n_vocabulary, size_t tile, float size)
 {
