@@ -15,16 +15,17 @@ struct plain {
     const struct plain_options *options;
     size_t n_layers, n_channels, n_heads, n_kv_heads, head_size, n_feed_forward, n_vocabulary, rope_dims;
     double rope_base, epsilon;
-    size_t n;           /* tokens */
-    double *turns;      /* [n + delta][rope_dims / 2][2] cosine and sine by distance */
-    double *q, *k, *v;  /* of one layer: [n][H][D], [n][G][D], before RoPE */
+    size_t n;                /* tokens */
+    double *turns;           /* [n + delta][rope_dims / 2][2] cosine and sine by distance */
+    double *q, *k, *v;       /* of one layer: [n][H][D], [n][G][D], before RoPE */
     double *kept_k, *kept_v; /* as the store keeps them */
-    double *logits;     /* [n] */
-    double *scores;     /* [n] */
-    bool *found;        /* [n] */
+    double *logits;          /* [n] */
+    double *scores;          /* [n] */
+    bool *found;             /* [n] */
 };
 
-/* ---- what is seen: DESIGN 3's table ------------------------------------------------------------------------------- */
+/* ---- what is seen: DESIGN 3's table -------------------------------------------------------------------------------
+ */
 
 static size_t segment_start(const struct plain_options *options, size_t t)
 {
@@ -76,7 +77,8 @@ static bool is_remembered(const struct plain_options *options, size_t t_query, s
     return t_key < end && t_key >= options->sinks && (!options->capacity || t_key + options->capacity >= end);
 }
 
-/* ---- pieces ------------------------------------------------------------------------------------------------------- */
+/* ---- pieces -------------------------------------------------------------------------------------------------------
+ */
 
 static const float *weights(const struct plain *plain, size_t layer, const char *name)
 {
@@ -126,9 +128,11 @@ static double turned_dot(const struct plain *plain, const double *q, const doubl
     return sum;
 }
 
-/* ---- attention ---------------------------------------------------------------------------------------------------- */
+/* ---- attention ----------------------------------------------------------------------------------------------------
+ */
 
-/* Softmax over the tokens with found[t]: out[D] = sum of their values, and the log-sum-exp; -inf where there is none. */
+/* Softmax over the tokens with found[t]: out[D] = sum of their values, and the log-sum-exp; -inf where there is none.
+ */
 static double sum_values(double *out, const struct plain *plain, const double *values, size_t kv_head)
 {
     double highest = -INFINITY, total = 0;
@@ -175,8 +179,7 @@ static double attend_to_memory(double *out, struct plain *plain, size_t t_query,
     for (size_t t = 0; t < plain->n; t++) {
         const double *k = plain->kept_k + (t * plain->n_kv_heads + kv_head) * plain->head_size;
         plain->found[t] = false;
-        plain->scores[t] =
-            is_remembered(options, t_query, t) ? turned_dot(plain, q, k, options->delta) : -INFINITY;
+        plain->scores[t] = is_remembered(options, t_query, t) ? turned_dot(plain, q, k, options->delta) : -INFINITY;
     }
     for (size_t rank = 0; rank < options->k; rank++) {
         size_t best = 0;
@@ -190,9 +193,9 @@ static double attend_to_memory(double *out, struct plain *plain, size_t t_query,
         const size_t age = t_query - best, distance = options->fixed || age > options->delta ? options->delta : age;
         plain->found[best] = true;
         plain->scores[best] = -INFINITY;
-        plain->logits[best] =
-            (options->tau > 0 ? options->tau : 1.0) * turned_dot(plain, q, k, distance) / sqrt((double)plain->head_size) -
-            options->lambda * (double)age / 1000.0;
+        plain->logits[best] = (options->tau > 0 ? options->tau : 1.0) * turned_dot(plain, q, k, distance) /
+                                  sqrt((double)plain->head_size) -
+                              options->lambda * (double)age / 1000.0;
     }
     return sum_values(out, plain, plain->kept_v, kv_head);
 }
@@ -213,7 +216,8 @@ static void attend(double *out, struct plain *plain, size_t layer, size_t t_quer
     free(remembered);
 }
 
-/* ---- the model ----------------------------------------------------------------------------------------------------- */
+/* ---- the model -----------------------------------------------------------------------------------------------------
+ */
 
 static void store_rows(double *kept, const struct plain *plain, const double *rows, size_t n)
 {

@@ -18,12 +18,12 @@ struct plain_options {
     uint32_t memory_layers; /* bit l: layer l */
     size_t k;
     size_t delta;
-    bool fixed;          /* all rows at distance delta */
-    bool store_is_full;  /* rows stay in f32: not rounded to f16 */
-    double a, b;         /* of the gate: joint 1, 0 */
-    double lambda;       /* per thousand tokens */
-    double tau;          /* temperature; 0 stands for 1 */
-    size_t capacity;     /* of the memory in rows; 0: no limit */
+    bool fixed;         /* all rows at distance delta */
+    bool store_is_full; /* rows stay in f32: not rounded to f16 */
+    double a, b;        /* of the gate: joint 1, 0 */
+    double lambda;      /* per thousand tokens */
+    double tau;         /* temperature; 0 stands for 1 */
+    size_t capacity;    /* of the memory in rows; 0: no limit */
 };
 
 /* Whether the token at place t_query attends locally to the one at t_key (DESIGN 3's table). */

@@ -51,9 +51,11 @@ static void run_memory(float *out, const memtx_model *model, struct setting sett
     tiny_memory_close(&memory);
 }
 
-/* ---- joint over everything is full attention ---------------------------------------------------------------------- */
+/* ---- joint over everything is full attention ----------------------------------------------------------------------
+ */
 
-static const struct setting without_sinks[] = {{32, 32, 0}, {50, 37, 0}, {0, 32, 0}, {0, 1, 0}, {1, 64, 0}, {300, 7, 0}};
+static const struct setting without_sinks[] = {{32, 32, 0}, {50, 37, 0}, {0, 32, 0},
+                                               {0, 1, 0},   {1, 64, 0},  {300, 7, 0}};
 static const struct setting with_sinks[] = {{32, 32, 4}, {50, 37, 10}, {0, 16, 3}, {20, 3, 40}};
 
 static void equals_full(struct tiny_options tiny, const struct setting *settings, size_t n_settings, uint32_t delta,
@@ -126,7 +128,8 @@ Test(identities, what_breaks_the_identity_shows)
     memtx_model_close(model);
 }
 
-/* ---- the gate shut ------------------------------------------------------------------------------------------------ */
+/* ---- the gate shut ------------------------------------------------------------------------------------------------
+ */
 
 Test(identities, off_is_sinks_to_the_bit)
 {
@@ -162,8 +165,7 @@ Test(identities, empty_memory_is_sinks_to_the_bit)
         const float bias[] = {1, 2, 3, -1, -2, -3};
         struct tiny_memory memory;
         tiny_memory_open(&memory, model, TINY_ALL_LAYERS, MEMTX_ROWS_F16, &chosen);
-        struct memtx_stream_options options =
-            memory_stream(setting, memory.memory, (enum memtx_blend_mode)blend, bias);
+        struct memtx_stream_options options = memory_stream(setting, memory.memory, (enum memtx_blend_mode)blend, bias);
         tiny_nll(nll, model, &options, tokens, N_TOKENS);
         cr_assert_eq(memcmp(nll, other, n_before * sizeof *nll), 0, "blend %d", blend);
         cr_assert_gt(mean_difference(nll + n_before, other + n_before, N_TOKENS - 1 - n_before), 10 * nll_tolerance);
@@ -172,9 +174,11 @@ Test(identities, empty_memory_is_sinks_to_the_bit)
     memtx_model_close(model);
 }
 
-/* ---- memory mode against the plain decoder ------------------------------------------------------------------------ */
+/* ---- memory mode against the plain decoder ------------------------------------------------------------------------
+ */
 
-/* A row at rank k may change places with the next, and a number may round to the other f16: chance, for single tokens. */
+/* A row at rank k may change places with the next, and a number may round to the other f16: chance, for single tokens.
+ */
 static const double row_tolerance = 2e-3;
 static const double any_tolerance = 0.1;
 static const double mean_tolerance = 2e-4;
@@ -258,8 +262,18 @@ static void compare(const struct case_row *row)
 /* layers: bits. What is not named has its default. */
 static const struct case_row cases[] = {
     {.name = "joint, near", .setting = {40, 32, 4}, .layers = 7, .k = 9, .delta = 160},
-    {.name = "joint, fixed", .setting = {40, 32, 4}, .layers = 7, .k = 9, .delta = 160, .positions = MEMTX_POSITIONS_FIXED},
-    {.name = "nearly all rows, f32", .setting = {40, 32, 4}, .layers = 7, .k = 300, .delta = 160, .type = MEMTX_ROWS_F32},
+    {.name = "joint, fixed",
+     .setting = {40, 32, 4},
+     .layers = 7,
+     .k = 9,
+     .delta = 160,
+     .positions = MEMTX_POSITIONS_FIXED},
+    {.name = "nearly all rows, f32",
+     .setting = {40, 32, 4},
+     .layers = 7,
+     .k = 300,
+     .delta = 160,
+     .type = MEMTX_ROWS_F32},
     {.name = "upper layer", .setting = {40, 32, 4}, .layers = 4, .k = 9, .delta = 160},
     {.name = "outer layers", .setting = {40, 32, 4}, .layers = 5, .k = 9, .delta = 160},
     {.name = "delta past the text", .setting = {40, 32, 4}, .layers = 7, .k = 9, .delta = 2000},
@@ -267,18 +281,54 @@ static const struct case_row cases[] = {
     {.name = "delta 0", .setting = {40, 32, 4}, .layers = 7, .k = 9, .delta = 0},
     {.name = "k 1", .setting = {40, 32, 4}, .layers = 7, .k = 1, .delta = 160},
     {.name = "lambda", .setting = {40, 32, 4}, .layers = 7, .k = 9, .delta = 160, .lambda = 8.0F},
-    {.name = "lambda, fixed", .setting = {40, 32, 4}, .layers = 7, .k = 9, .delta = 160, .lambda = 8.0F, .positions = MEMTX_POSITIONS_FIXED},
+    {.name = "lambda, fixed",
+     .setting = {40, 32, 4},
+     .layers = 7,
+     .k = 9,
+     .delta = 160,
+     .lambda = 8.0F,
+     .positions = MEMTX_POSITIONS_FIXED},
     {.name = "tau", .setting = {40, 32, 4}, .layers = 7, .k = 9, .delta = 160, .tau = 0.5F},
-    {.name = "bias -1", .setting = {40, 32, 4}, .layers = 7, .k = 9, .delta = 160, .blend = MEMTX_BLEND_BIAS, .bias = -1.0F},
-    {.name = "bias 2", .setting = {40, 32, 4}, .layers = 7, .k = 9, .delta = 160, .blend = MEMTX_BLEND_BIAS, .bias = 2.0F},
-    {.name = "paper -1", .setting = {40, 32, 4}, .layers = 7, .k = 9, .delta = 160, .blend = MEMTX_BLEND_PAPER, .bias = -1.0F},
-    {.name = "joint takes no bias", .setting = {40, 32, 4}, .layers = 7, .k = 9, .delta = 160, .blend = MEMTX_BLEND_JOINT, .bias = 5.0F},
+    {.name = "bias -1",
+     .setting = {40, 32, 4},
+     .layers = 7,
+     .k = 9,
+     .delta = 160,
+     .blend = MEMTX_BLEND_BIAS,
+     .bias = -1.0F},
+    {.name = "bias 2",
+     .setting = {40, 32, 4},
+     .layers = 7,
+     .k = 9,
+     .delta = 160,
+     .blend = MEMTX_BLEND_BIAS,
+     .bias = 2.0F},
+    {.name = "paper -1",
+     .setting = {40, 32, 4},
+     .layers = 7,
+     .k = 9,
+     .delta = 160,
+     .blend = MEMTX_BLEND_PAPER,
+     .bias = -1.0F},
+    {.name = "joint takes no bias",
+     .setting = {40, 32, 4},
+     .layers = 7,
+     .k = 9,
+     .delta = 160,
+     .blend = MEMTX_BLEND_JOINT,
+     .bias = 5.0F},
     {.name = "no window", .setting = {0, 32, 4}, .layers = 7, .k = 9, .delta = 160},
     {.name = "sinks longer than a segment", .setting = {24, 5, 12}, .layers = 7, .k = 9, .delta = 160},
     {.name = "segments that do not divide", .setting = {33, 29, 3}, .layers = 7, .k = 9, .delta = 160},
     {.name = "capacity", .setting = {40, 32, 4}, .layers = 7, .k = 9, .delta = 160, .capacity = 50},
     {.name = "capacity of one row", .setting = {40, 32, 4}, .layers = 7, .k = 9, .delta = 160, .capacity = 1},
-    {.name = "all of a capacity, f32", .setting = {40, 32, 4}, .layers = 7, .k = 77, .delta = 160, .type = MEMTX_ROWS_F32, .capacity = 77},
+    {.name = "all of a capacity, f32",
+     .setting = {40, 32, 4},
+     .layers = 7,
+     .k = 77,
+     .delta = 160,
+     .type = MEMTX_ROWS_F32,
+     .capacity = 77},
 };
 
 enum { N_CASES = sizeof cases / sizeof cases[0] };

@@ -12,7 +12,8 @@
 #include "model/model.h"
 #include "tiny_model.h"
 
-/* ---- exactly once (DESIGN 3's invariant) --------------------------------------------------------------------------- */
+/* ---- exactly once (DESIGN 3's invariant) ---------------------------------------------------------------------------
+ */
 
 enum { N_TEXT = 700 };
 
@@ -82,7 +83,7 @@ static void read_document(memtx_stream *stream, const struct tiny_memory *memory
 
 Test(exactly_once, after_every_segment)
 {
-    static const uint32_t settings[][3] = {{64, 32, 4},  {0, 32, 4},  {0, 1, 0},   {50, 37, 0},  {10, 64, 3},
+    static const uint32_t settings[][3] = {{64, 32, 4},  {0, 32, 4},  {0, 1, 0},   {50, 37, 0},   {10, 64, 3},
                                            {40, 5, 13},  {0, 7, 20},  {1, 1, 1},   {512, 512, 4}, {100, 512, 600},
                                            {900, 64, 4}, {3, 300, 0}, {30, 1, 800}};
     struct tiny_options tiny = tiny_options_default();
@@ -110,7 +111,8 @@ Test(exactly_once, after_every_segment)
     memtx_model_close(model);
 }
 
-/* ---- a memory by hand --------------------------------------------------------------------------------------------- */
+/* ---- a memory by hand ---------------------------------------------------------------------------------------------
+ */
 
 enum { LAYER = 1, OTHER_LAYER = 2, H = 4, G = 2, D = 8, GROUP = H / G, MOST_Q = 16, MOST_K = 64 };
 
@@ -159,7 +161,8 @@ static void hand_close(struct hand *hand)
     free(hand->positions);
 }
 
-/* Numbers that f32 rows keep; the first value of a row's head is 1,000 * head + id, so that a row can say which it is. */
+/* Numbers that f32 rows keep; the first value of a row's head is 1,000 * head + id, so that a row can say which it is.
+ */
 static void hand_append(struct hand *hand, size_t n, uint64_t first_position)
 {
     static uint32_t ids[4096];
@@ -204,9 +207,9 @@ static void hand_attend(struct hand *hand, size_t n_q, uint64_t position, uint64
         }
     }
     cr_assert_eq(memtx_memory_begin_segment(hand->memory), MEMTX_OK, "%s", memtx_last_error());
-    cr_assert_eq(memtx_memory_attend(V_mem[0][0], LSE_mem[0], hits, hand->memory, LAYER, n_q, queries[0][0],
-                                     query_positions),
-                 MEMTX_OK, "%s", memtx_last_error());
+    cr_assert_eq(
+        memtx_memory_attend(V_mem[0][0], LSE_mem[0], hits, hand->memory, LAYER, n_q, queries[0][0], query_positions),
+        MEMTX_OK, "%s", memtx_last_error());
     cr_assert_eq(memtx_memory_commit(hand->memory), MEMTX_OK, "%s", memtx_last_error());
 }
 
@@ -269,8 +272,7 @@ static void check_answer(const struct hand *hand, size_t n_q, size_t first_row, 
                     is_found |= found[j].row == (int64_t)row;
                 }
                 const float *key = hand->keys + (row * G + head / GROUP) * D;
-                cr_assert(is_found ||
-                          turned_dot(&hand->spec, query, key, (double)o->delta) <= worst + tie_tolerance);
+                cr_assert(is_found || turned_dot(&hand->spec, query, key, (double)o->delta) <= worst + tie_tolerance);
             }
             for (size_t j = 0; j < n; j++) {
                 const float *value = hand->values + ((size_t)found[j].row * G + head / GROUP) * D;
@@ -293,7 +295,8 @@ static void check_answer(const struct hand *hand, size_t n_q, size_t first_row, 
     }
 }
 
-/* ---- what is retrieved -------------------------------------------------------------------------------------------- */
+/* ---- what is retrieved --------------------------------------------------------------------------------------------
+ */
 
 Test(retrieval, each_row_is_the_row_it_claims_to_be)
 {
@@ -470,9 +473,9 @@ Test(retrieval, a_segment_searches_before_it_appends)
     hand_attend(&hand, MOST_Q, 28, 1);
     cr_assert_eq(memtx_memory_begin_segment(hand.memory), MEMTX_OK);
     cr_assert_eq(memtx_memory_append(hand.memory, LAYER, 8, hand.keys, hand.values, ids, positions), MEMTX_OK);
-    cr_assert_eq(memtx_memory_attend(V_mem[0][0], LSE_mem[0], hits, hand.memory, LAYER, MOST_Q, queries[0][0],
-                                     query_positions),
-                 MEMTX_OK);
+    cr_assert_eq(
+        memtx_memory_attend(V_mem[0][0], LSE_mem[0], hits, hand.memory, LAYER, MOST_Q, queries[0][0], query_positions),
+        MEMTX_OK);
     check_answer(&hand, MOST_Q, 0, 20);
     cr_assert_eq(memtx_memory_commit(hand.memory), MEMTX_OK);
     cr_assert_eq(memtx_memory_begin_segment(hand.memory), MEMTX_OK);
@@ -498,7 +501,8 @@ Test(retrieval, rows_are_rounded_when_they_are_appended)
     hand_close(&hand);
 }
 
-/* ---- random retrieval --------------------------------------------------------------------------------------------- */
+/* ---- random retrieval ---------------------------------------------------------------------------------------------
+ */
 
 Test(random, visible_rows_without_replacement_by_seed)
 {
@@ -581,7 +585,8 @@ Test(random, fewer_rows_than_k_are_all_drawn)
     hand_close(&hand);
 }
 
-/* ---- what is refused ---------------------------------------------------------------------------------------------- */
+/* ---- what is refused ----------------------------------------------------------------------------------------------
+ */
 
 Test(refused, options)
 {
@@ -605,8 +610,7 @@ Test(refused, options)
 
 static int attend_layer(struct hand *hand, uint32_t layer, size_t n_q)
 {
-    return memtx_memory_attend(V_mem[0][0], LSE_mem[0], hits, hand->memory, layer, n_q, queries[0][0],
-                               query_positions);
+    return memtx_memory_attend(V_mem[0][0], LSE_mem[0], hits, hand->memory, layer, n_q, queries[0][0], query_positions);
 }
 
 Test(refused, calls_out_of_turn)
@@ -678,7 +682,9 @@ Test(refused, numbers_that_the_type_cannot_hold)
     static const struct {
         enum memtx_row_type type;
         float largest, too_large;
-    } rows[] = {{MEMTX_ROWS_F16, 65504.0F, 65536.0F}, {MEMTX_ROWS_BF16, 3.3e38F, INFINITY}, {MEMTX_ROWS_F32, 3.3e38F, INFINITY}};
+    } rows[] = {{MEMTX_ROWS_F16, 65504.0F, 65536.0F},
+                {MEMTX_ROWS_BF16, 3.3e38F, INFINITY},
+                {MEMTX_ROWS_F32, 3.3e38F, INFINITY}};
     static uint32_t ids[2];
     static uint64_t positions[2] = {0, 1};
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
@@ -721,15 +727,16 @@ Test(refused, layers_that_append_different_tokens)
         cr_assert_eq(hand.store->state.n_rows, 0);
         /* What was refused is gone, and the next segment is as good as any. */
         cr_assert_eq(memtx_memory_append(hand.memory, LAYER, 3, rows, rows, other_ids, other_positions), MEMTX_OK);
-        cr_assert_eq(memtx_memory_append(hand.memory, OTHER_LAYER, 3, rows, rows, other_ids, other_positions),
-                     MEMTX_OK, "%s", memtx_last_error());
+        cr_assert_eq(memtx_memory_append(hand.memory, OTHER_LAYER, 3, rows, rows, other_ids, other_positions), MEMTX_OK,
+                     "%s", memtx_last_error());
         cr_assert_eq(memtx_memory_commit(hand.memory), MEMTX_OK, "%s", memtx_last_error());
         cr_assert_eq(hand.store->state.n_rows, 3);
         hand_close(&hand);
     }
 }
 
-/* ---- the blend ---------------------------------------------------------------------------------------------------- */
+/* ---- the blend ----------------------------------------------------------------------------------------------------
+ */
 
 enum { N_Q = 3 };
 
@@ -761,8 +768,7 @@ Test(blend, every_mode_against_its_formula)
             const double x = a * ((double)LSE_mem[i / H][i % H] - (double)LSE_loc[i / H][i % H]) + b;
             const double g = mode == MEMTX_BLEND_OFF ? 0 : 1 / (1 + exp(-x));
             for (size_t d = 0; d < D; d++) {
-                double expected =
-                    g * (double)V_mem[i / H][i % H][d] + (1 - g) * (double)V_loc[i / H][i % H][d];
+                double expected = g * (double)V_mem[i / H][i % H][d] + (1 - g) * (double)V_loc[i / H][i % H][d];
                 cr_assert_float_eq((double)out[i / H][i % H][d], expected, 1e-6); /* float32 */
             }
         }

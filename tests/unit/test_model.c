@@ -90,7 +90,7 @@ Test(loading, no_file)
 
 Test(loading, a_missing_tensor_is_named)
 {
-    static const char *const names[] = {"token_embd.weight", "output_norm.weight",      "blk.0.attn_norm.weight",
+    static const char *const names[] = {"token_embd.weight",   "output_norm.weight",       "blk.0.attn_norm.weight",
                                         "blk.1.attn_k.weight", "blk.2.attn_output.weight", "blk.2.ffn_down.weight"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         struct tiny_options options = tiny_options_default();
@@ -178,7 +178,8 @@ Test(loading, absurd_counts)
     }
 }
 
-/* ---- what each mode sees ------------------------------------------------------------------------------------------ */
+/* ---- what each mode sees ------------------------------------------------------------------------------------------
+ */
 
 /* The mode against the plain decoder. */
 static void same_as_plain(struct tiny_options options, enum memtx_mode mode, uint32_t window, uint32_t segment,
@@ -303,7 +304,8 @@ Test(segments, size_does_not_matter_in_window)
     segment_size_does_not_matter(MEMTX_MODE_WINDOW, 1);
 }
 
-/* ---- streams ------------------------------------------------------------------------------------------------------ */
+/* ---- streams ------------------------------------------------------------------------------------------------------
+ */
 
 Test(streams, full_past_the_context_is_refused)
 {

@@ -38,7 +38,8 @@ static void rows_make(struct rows *rows, size_t n, size_t dim, enum memtx_row_ty
     }
     for (size_t b = 0; b < n_blocks; b++) {
         size_t first = b * BLOCK_ROWS, n_rows = n - first < BLOCK_ROWS ? n - first : BLOCK_ROWS;
-        rows->blocks[b] = (struct memtx__row_block){rows->stored + first * row_bytes, (uint64_t)rows->ids[first], n_rows};
+        rows->blocks[b] =
+            (struct memtx__row_block){rows->stored + first * row_bytes, (uint64_t)rows->ids[first], n_rows};
     }
     rows->set = (struct memtx__row_set){rows->blocks, n_blocks, type, dim};
 }
@@ -225,8 +226,8 @@ Test(search, ties_go_to_the_lower_id)
         cr_assert_eq(memtx__exact_search(scores, ids, &searcher.exact, &rows.set, queries, n_queries, K), MEMTX_OK);
         for (size_t q = 0; q < n_queries; q++) {
             for (size_t i = 1; i < K; i++) {
-                cr_assert(scores[q * K + i] < scores[q * K] || ids[q * K + i] > ids[q * K + i - 1], "query %zu: %lld after %lld",
-                          q, (long long)ids[q * K + i], (long long)ids[q * K + i - 1]);
+                cr_assert(scores[q * K + i] < scores[q * K] || ids[q * K + i] > ids[q * K + i - 1],
+                          "query %zu: %lld after %lld", q, (long long)ids[q * K + i], (long long)ids[q * K + i - 1]);
             }
             check_query(&rows, queries + q * DIM, scores + q * K, ids + q * K, K);
             /* The first K of the best kind: every third row from the first of them. */

@@ -148,7 +148,8 @@ static size_t add_document(memtx_store *store, const char *name)
     return document;
 }
 
-/* Reads every visible row: the first failure, or MEMTX_OK when all are what was appended. A wrong row fails the test. */
+/* Reads every visible row: the first failure, or MEMTX_OK when all are what was appended. A wrong row fails the test.
+ */
 static int read_rows(memtx_store *store)
 {
     struct memtx__view view;
@@ -196,7 +197,8 @@ static void check_place(const memtx_store *store, uint64_t row, uint64_t documen
     cr_assert_eq(extent->first_position + (row - extent->first_row), position);
 }
 
-/* ---- what is appended is what is found ---------------------------------------------------------------------------- */
+/* ---- what is appended is what is found ----------------------------------------------------------------------------
+ */
 
 static void fill(memtx_store *store)
 {
@@ -419,7 +421,8 @@ Test(heap, a_name_that_is_taken)
     close_store(store);
 }
 
-/* ---- what does not fit -------------------------------------------------------------------------------------------- */
+/* ---- what does not fit --------------------------------------------------------------------------------------------
+ */
 
 /* Opening is refused with this status and one line that holds `piece`. */
 static void refused(const char *at, const struct memtx_store_spec *spec, int status, const char *piece)
@@ -565,7 +568,8 @@ Test(refused, specs_out_of_range)
     }
 }
 
-/* ---- where it cannot be ------------------------------------------------------------------------------------------- */
+/* ---- where it cannot be -------------------------------------------------------------------------------------------
+ */
 
 static void write_file(const char *name, const char *bytes)
 {
@@ -655,7 +659,8 @@ Test(places, a_temporary_store_leaves_nothing, .init = make_folder, .fini = remo
     cr_assert_eq(n_entries(folder), 0);
 }
 
-/* ---- one writer --------------------------------------------------------------------------------------------------- */
+/* ---- one writer ---------------------------------------------------------------------------------------------------
+ */
 
 Test(writers, this_process_opens_a_store_once, .init = make_folder, .fini = remove_folder)
 {
@@ -737,7 +742,8 @@ Test(writers, another_process, .init = make_folder, .fini = remove_folder)
     close_store(store);
 }
 
-/* ---- damage ------------------------------------------------------------------------------------------------------- */
+/* ---- damage -------------------------------------------------------------------------------------------------------
+ */
 
 static unsigned char *data;
 static size_t n_data;
@@ -766,7 +772,8 @@ static void save_data(void)
     (void)fclose(file);
 }
 
-/* Flips a bit of the byte at `offset` behind every place where `magic` stands at `align` in a page; the number of them. */
+/* Flips a bit of the byte at `offset` behind every place where `magic` stands at `align` in a page; the number of them.
+ */
 static size_t flip(const char *magic, size_t n_magic, size_t offset)
 {
     size_t n = 0;
@@ -886,7 +893,8 @@ Test(damage, records, .init = make_folder, .fini = remove_folder)
     damage_record("extents", zero, 8, 0);
 }
 
-/* ---- memory that runs out ----------------------------------------------------------------------------------------- */
+/* ---- memory that runs out -----------------------------------------------------------------------------------------
+ */
 
 #if !defined(__SANITIZE_ADDRESS__)
 static size_t bytes_in_use(void)

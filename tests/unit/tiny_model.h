@@ -51,7 +51,8 @@ memtx_model *tiny_model_load(const struct tiny_options *options);
 /* Random tokens of the tiny vocabulary. */
 void tiny_tokens(uint32_t *tokens, size_t n, uint64_t seed);
 
-/* Runs tokens through a stream that has begun a document, in segments of `segment`: nll[n - 1], of tokens 1 .. n - 1. */
+/* Runs tokens through a stream that has begun a document, in segments of `segment`: nll[n - 1], of tokens 1 .. n - 1.
+ */
 void tiny_run(float *nll, memtx_stream *stream, const uint32_t *tokens, size_t n, size_t segment);
 
 /* Opens a stream, begins a document, runs, closes. */
