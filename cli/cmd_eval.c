@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "command.h"
@@ -281,6 +282,12 @@ static bool check_json(const char *path)
     }
     const char *base = cli_base_name(path);
     char directory[4096];
+    struct stat facts;
+    if (!*path || (stat(path, &facts) == 0 && S_ISDIR(facts.st_mode))) {
+        (void)cli_fail(EXIT_FAILED, "--json %s: %s (name a file, or - for standard output)", path,
+                       *path ? "is a directory" : "the name is empty");
+        return false;
+    }
     (void)snprintf(directory, sizeof directory, "%.*s", (int)(base - path), path);
     if (access(*directory ? directory : ".", W_OK) != 0) {
         (void)cli_fail(EXIT_FAILED, "--json %s: cannot write there: %s", path, strerror(errno));

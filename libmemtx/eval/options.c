@@ -26,15 +26,16 @@ const char *memtx__eval_mode_name(struct memtx_eval_mode mode)
     return mode.random ? "memory-random" : memtx_mode_name(mode.mode);
 }
 
-/* Copies the next item of a comma-separated list; false at its end. */
+/* Copies the next item of a comma-separated list, an empty one behind a last comma too; false at its end, which is a
+ * *rest of NULL. */
 static bool next_item(char *item, size_t size, const char **rest)
 {
     const char *begin = *rest;
-    if (!*begin) {
+    if (!begin) {
         return false;
     }
     size_t n = strcspn(begin, ",");
-    *rest = begin + n + (begin[n] == ',');
+    *rest = begin[n] == ',' ? begin + n + 1 : NULL;
     n = n < size - 1 ? n : size - 1;
     memcpy(item, begin, n);
     item[n] = '\0';

@@ -39,15 +39,23 @@ static const char *as_size(char out[COUNT_BYTES], uint64_t n_bytes)
     return out;
 }
 
-/* A perplexity; of a model without a clue it can have more digits than the column. */
-static const char *as_perplexity(char out[COUNT_BYTES], double value, int n_decimals)
+/* A figure; the perplexity of a model without a clue can have more digits than the column. */
+static const char *as_figure(char out[COUNT_BYTES], double value, int n_decimals)
 {
-    (void)snprintf(out, COUNT_BYTES, value < 1e5 ? "%.*f" : "%.*e", n_decimals, value);
+    if (isfinite(value)) {
+        (void)snprintf(out, COUNT_BYTES, value < 1e5 ? "%.*f" : "%.*e", n_decimals, value);
+    } else { /* nothing scored, or no word in it */
+        (void)snprintf(out, COUNT_BYTES, isnan(value) ? "-" : "inf");
+    }
     return out;
 }
 
 static void print_pair(FILE *file, const struct memtx_eval_pair *pair)
 {
+    if (!pair->n_tokens) {
+        (void)fprintf(file, "  %-13s - %-13s  (no token scored by both)\n", pair->a, pair->b);
+        return;
+    }
     (void)fprintf(file, "  %-13s - %-13s  %+.4f", pair->a, pair->b, pair->delta_nll);
     if (isnan(pair->stderr_512)) {
         (void)fprintf(file, "  (fewer than two blocks of 512 tokens: no standard error)\n");
@@ -63,14 +71,14 @@ static void print_pair(FILE *file, const struct memtx_eval_pair *pair)
 void memtx_eval_print(FILE *file, const memtx_eval *eval)
 {
     char tokens[COUNT_BYTES], rows[COUNT_BYTES], disk[COUNT_BYTES], rss[COUNT_BYTES];
-    char ppl[COUNT_BYTES], word_ppl[COUNT_BYTES];
+    char nll[COUNT_BYTES], ppl[COUNT_BYTES], bits[COUNT_BYTES], word_ppl[COUNT_BYTES];
     (void)fprintf(file, "%-14s%10s%9s%10s%11s%10s%10s%13s%12s%12s\n", "mode", "tokens", "nll", "ppl", "bits/byte",
                   "word ppl", "tokens/s", "memory rows", "on disk", "peak RSS");
     for (size_t i = 0; i < eval->n_results; i++) {
         const struct memtx_eval_result *r = &eval->results[i];
-        (void)fprintf(file, "%-14s%10s%9.4f%10s%11.4f%10s%10.0f%13s%12s%12s%s\n", r->mode,
-                      with_commas(tokens, r->n_tokens), r->nll, as_perplexity(ppl, r->ppl, 3), r->bits_per_byte,
-                      as_perplexity(word_ppl, r->word_ppl, 2), r->tokens_per_s,
+        (void)fprintf(file, "%-14s%10s%9s%10s%11s%10s%10.0f%13s%12s%12s%s\n", r->mode,
+                      with_commas(tokens, r->n_tokens), as_figure(nll, r->nll, 4), as_figure(ppl, r->ppl, 3),
+                      as_figure(bits, r->bits_per_byte, 4), as_figure(word_ppl, r->word_ppl, 2), r->tokens_per_s,
                       r->memory_rows ? with_commas(rows, r->memory_rows) : "-", as_size(disk, r->store_bytes),
                       as_size(rss, r->peak_rss_bytes), r->complete ? "" : "  (broken off)");
     }

@@ -4,11 +4,13 @@
  * and never MDB_WRITEMAP, with which a full disk is a signal. The map is reserved large (address space, not disk), so
  * that it need never grow under a reader. Chunks go to keys that ascend with time, so LMDB's pages fill up.
  */
+#include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
@@ -55,6 +57,19 @@ int memtx__lmdb_status(int code, const char *path, const char *what)
     return memtx__fail(status, "%s: cannot %s: %s", path, what, mdb_strerror(code));
 }
 
+int memtx__lmdb_commit(MDB_txn *txn, const struct memtx__environment *environment)
+{
+    const unsigned long nearly_full_bytes = 1UL << 20;
+    mdb_filehandle_t fd;
+    struct statvfs facts;
+    int code = mdb_txn_commit(txn);
+    if (code == EIO && !mdb_env_get_fd(environment->env, &fd) && !fstatvfs(fd, &facts) &&
+        facts.f_bavail < nearly_full_bytes / facts.f_frsize) {
+        code = ENOSPC;
+    }
+    return code;
+}
+
 int memtx__lmdb_chunk(const unsigned char **bytes, size_t *n_bytes, const struct memtx__environment *environment,
                       MDB_txn *txn, enum memtx__chunk_kind kind, uint64_t chunk, uint32_t layer, uint32_t kv_head)
 {
@@ -90,6 +105,22 @@ static bool has_file(const char *directory, const char *name)
     return n > 0 && (size_t)n < sizeof file && lstat(file, &facts) == 0;
 }
 
+/* A directory that is no store and could not be made anew: a mount point can be empty too. */
+static int check_empty(const char *path)
+{
+    DIR *directory = opendir(path);
+    const struct dirent *entry = NULL;
+    if (!directory) {
+        return memtx__fail(memtx__errno_status(errno), "%s: cannot look into the directory: %s", path, strerror(errno));
+    }
+    do {
+        entry = readdir(directory);
+    } while (entry && (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0));
+    (void)closedir(directory);
+    return entry ? memtx__fail(MEMTX_E_FORMAT, "%s: holds files but no store (name an empty or a new directory)", path)
+                 : MEMTX_OK;
+}
+
 int memtx__environment_prepare(const char *path)
 {
     struct stat facts;
@@ -108,7 +139,7 @@ int memtx__environment_prepare(const char *path)
     if (rmdir(path) == 0) { /* empty, so it may become a store */
         return memtx__environment_prepare(path);
     }
-    return memtx__fail(MEMTX_E_FORMAT, "%s: holds files but no store (name an empty or a new directory)", path);
+    return check_empty(path);
 }
 
 static int make_temporary(char **path, const char *parent)
@@ -126,8 +157,7 @@ static int make_temporary(char **path, const char *parent)
     return MEMTX_OK;
 }
 
-/* The files of a temporary store lose their names at once: however the process ends, the space comes back. */
-static void unlink_temporary(const char *path)
+static void unlink_database(const char *path)
 {
     static const char *const files[] = {"data.mdb", "lock.mdb"};
     char file[4096];
@@ -136,7 +166,6 @@ static void unlink_temporary(const char *path)
             (void)unlink(file);
         }
     }
-    (void)rmdir(path);
 }
 
 static int open_env(struct memtx__environment *environment)
@@ -208,9 +237,15 @@ int memtx__environment_open(struct memtx__environment **out, bool *is_new, const
     }
     status = temporary ? make_temporary(&environment->path, path) : memtx__copy_text(&environment->path, path);
     if (!status) {
+        const bool is_there = !temporary && has_file(path, "data.mdb");
         status = open_env(environment);
+        /* A temporary store's files lose their names at once: however the process ends, the space comes back. And a
+         * database that could not be begun (a full disk) is not left half made. */
+        if (temporary || (status && !is_there)) {
+            unlink_database(environment->path);
+        }
         if (temporary) {
-            unlink_temporary(environment->path);
+            (void)rmdir(environment->path);
         }
     }
     if (!status) {
@@ -281,7 +316,7 @@ int memtx__environment_create(struct memtx__environment *environment, const stru
     if (code) {
         mdb_txn_abort(txn);
     } else {
-        code = mdb_txn_commit(txn);
+        code = memtx__lmdb_commit(txn, environment);
     }
     return memtx__lmdb_status(code, environment->path, "write what the store is for");
 }

@@ -29,6 +29,10 @@ struct memtx__environment {
 /* 0, or the status and error text of an LMDB code (which is also where errno comes from): "PATH: cannot WHAT: ..". */
 int memtx__lmdb_status(int code, const char *path, const char *what);
 
+/* Commits. LMDB says EIO of a write that came back short, which is how a disk answers that has just become full: ENOSPC
+ * instead, where next to nothing is free. */
+int memtx__lmdb_commit(MDB_txn *txn, const struct memtx__environment *environment);
+
 /* A chunk's bytes, borrowed from the transaction. MEMTX_E_CORRUPT when it is not there. */
 int memtx__lmdb_chunk(const unsigned char **bytes, size_t *n_bytes, const struct memtx__environment *environment,
                       MDB_txn *txn, enum memtx__chunk_kind kind, uint64_t chunk, uint32_t layer, uint32_t kv_head);

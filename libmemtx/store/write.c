@@ -135,7 +135,7 @@ int memtx__environment_write(memtx_store *store)
     if (code) {
         mdb_txn_abort(txn);
     } else {
-        code = mdb_txn_commit(txn);
+        code = memtx__lmdb_commit(txn, store->environment);
     }
     if (code) {
         store->state.n_commits--;

@@ -20,7 +20,7 @@ VALUES = {
     "sinks": (["0", "1", "100"], ["-1", "x", "", "65537"]),
     "k": (["1", "100", "4096"], ["0", "-1", "x", "", "4097"]),
     "blend": (["joint", "bias", "paper", "off"], ["", "JOINT", "none", "joint,bias"]),
-    "delta": (["1", "4096"], ["0", "-1", "x", "", "4097", "99999999"]),
+    "delta": (["0", "1", "4096"], ["-1", "x", "", "4097", "99999999"]),
     "positions": (["near", "fixed"], ["", "far", "NEAR"]),
     "lambda": (["0", "0.5", "1e3"], ["-1", "x", "", "nan", "inf", "1e7"]),
     "capacity": (["1", "100", "1000000"], ["0", "-1", "x", "", "99999999999999999999"]),
@@ -119,9 +119,15 @@ def bf16_weights_work_or_say_why_not():
 
 @case
 def settings_larger_than_the_text():
-    out = runs(evaluate("--modes", "xl,sinks,memory,memory-random", "--window", "5000", "--segment", "3000", "--sinks", "900",
+    out = runs(evaluate("--modes", "xl,sinks,memory,memory-random", "--window", "1500", "--segment", "1500", "--sinks", "900",
                         "-k", "4096", "-n", "300"))
     assert len({run["nll"] for run in out.values()}) == 1  # all of it is one segment: nobody looks back
+
+
+@case
+def settings_past_the_context():
+    line = one_line(memtx("eval", model(), text(), "--window", "5000", "--segment", "3000", "--modes", "xl"), 1, "8000", "4096")
+    assert "--" not in line or "--window" in line
 
 
 # ---- texts ----------------------------------------------------------------------------------------------------------

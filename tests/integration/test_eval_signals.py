@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import select
 import signal
 import subprocess
@@ -57,11 +58,18 @@ class Terminal:
             self.process.wait()
 
 
+    def wait_for_tokens(self, at, n_tokens):
+        """Until the mode of which the progress line says `at` has gone so far."""
+        limit = time.monotonic() + SECONDS
+        while n_tokens > max([int(n) for n in re.findall(re.escape(at) + r"  (\d+)/", self.text)] or [0]):
+            assert self.read(1.0) and time.monotonic() < limit, "it did not get that far: %r" % self.text[-500:]
+
+
 def interrupted(at, *args, number=signal.SIGINT, env=None):
     """Runs until the progress line says `at`, then sends the signal; (exit code, stdout, terminal's text)."""
     terminal = Terminal("eval", model(), text(LONG), *SMALL, *args, env=env)
     try:
-        terminal.wait_for(at)
+        terminal.wait_for_tokens(at, 2000)
         sent = time.monotonic()
         terminal.process.send_signal(number)
         out = terminal.end()
@@ -169,7 +177,7 @@ def a_store_outlives_sigkill():
     for durability, pause in (("full", 0.0), ("group", 0.3), ("full", 0.7)):
         terminal = Terminal("eval", model(), text(LONG), *SMALL, "--modes", "memory", "--memory", store, "--durability",
                             durability)
-        terminal.wait_for("memory (1 of 1)")
+        terminal.wait_for_tokens("memory (1 of 1)", 2000)
         time.sleep(pause)
         terminal.kill()
         os.close(terminal.master)

