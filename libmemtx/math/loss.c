@@ -13,6 +13,8 @@ void memtx__loss_begin(struct memtx__loss_row *rows, size_t n_rows)
     }
 }
 
+enum { SUM_BLOCK = 64 };
+
 MEMTX__CLONES static float highest_of(const float *values, size_t n)
 {
     float highest = -INFINITY;
@@ -23,14 +25,20 @@ MEMTX__CLONES static float highest_of(const float *values, size_t n)
     return highest;
 }
 
-MEMTX__CLONES static float sum_of_exp(const float *values, float highest, size_t n)
+/* In double from block to block: a long float32 sum loses what is small beside it, always to the same side. */
+MEMTX__CLONES static double sum_of_exp(const float *values, float highest, size_t n)
 {
-    float sum = 0;
+    double total = 0;
+    for (size_t first = 0; first < n; first += SUM_BLOCK) {
+        const size_t end = n - first < SUM_BLOCK ? n : first + SUM_BLOCK;
+        float sum = 0;
 #pragma omp simd reduction(+ : sum)
-    for (size_t i = 0; i < n; i++) {
-        sum += memtx__exp(values[i] - highest);
+        for (size_t i = first; i < end; i++) {
+            sum += memtx__exp(values[i] - highest);
+        }
+        total += (double)sum;
     }
-    return sum;
+    return total;
 }
 
 static void add_row(struct memtx__loss_row *row, const float *logits, uint32_t target, size_t first_entry,
@@ -41,7 +49,7 @@ static void add_row(struct memtx__loss_row *row, const float *logits, uint32_t t
         row->sum *= exp((double)row->highest - (double)highest);
         row->highest = highest;
     }
-    row->sum += (double)sum_of_exp(logits, row->highest, n_tile);
+    row->sum += sum_of_exp(logits, row->highest, n_tile);
     if (target >= first_entry && target - first_entry < n_tile) {
         row->target = logits[target - first_entry];
     }

@@ -441,3 +441,30 @@ Test(loss, against_double)
     loss_against_double(3, 50000, 4096, 10);
     loss_against_double(1, 1, 4096, 1);
 }
+
+/* One likely entry and many unlikely ones: what rounding loses of the many must not add up. */
+Test(loss, many_small_terms_are_not_lost)
+{
+    enum { V = 49152, TILE = 4096 };
+    const double tolerance = 1e-6; /* float32 rounds the result, about 8, by 2e-7 */
+    struct memtx__rng rng = memtx__rng_create(9, 0);
+    const uint32_t target = 7;
+    float *logits = malloc(V * sizeof *logits), nll;
+    struct memtx__loss_row row;
+    double sum = 0;
+    for (size_t i = 0; i < V; i++) {
+        logits[i] = -10.0F + 6.0F * memtx__rng_signed(&rng);
+    }
+    logits[5] = 4.0F;
+    logits[target] = -4.0F;
+    memtx__loss_begin(&row, 1);
+    for (size_t first = 0; first < V; first += TILE) {
+        memtx__loss_add_tile(&row, logits + first, &target, 1, first, TILE);
+    }
+    memtx__loss_end(&nll, &row, 1);
+    for (size_t i = 0; i < V; i++) {
+        sum += exp((double)logits[i]);
+    }
+    cr_assert_float_eq((double)nll, log(sum) - (double)logits[target], tolerance);
+    free(logits);
+}
