@@ -67,7 +67,7 @@ SETS = {
     "choose": (CHOOSE, CELLS, 16384),
     "prototype": ({"Northanger Abbey": CHOOSE["Northanger Abbey"]}, [CELLS[0]] + PROTOTYPE, 16384),
     "report": (REPORT, REPORTED, 16384),
-    "long": (REPORT, [CELLS[i] for i in (0, 3, 4)], 65536),
+    "long": (REPORT, [CELLS[i] for i in (0, 4, 3)], 65536),
 }
 
 

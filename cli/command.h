@@ -29,7 +29,7 @@ struct cli_command {
 extern const struct cli_command cmd_eval;
 extern const struct cli_command cmd_gguf;
 
-/* ---- options.c ---- */
+/* ---- options.c -------------------------------------------------------------------------------- */
 
 /* Walks the arguments of a command: called until it returns NULL, which leaves the number of options read in *n_read
  * and everything else moved behind them (getopt's way). On a wrong option *failed is set after one line on stderr.
@@ -43,7 +43,7 @@ void cli_print_help(const struct cli_command *command);
 bool cli_parse_count(uint64_t *out, const char *option, const char *text, uint64_t low, uint64_t high);
 bool cli_parse_number(double *out, const char *option, const char *text, double low, double high);
 
-/* ---- report.c ---- */
+/* ---- report.c --------------------------------------------------------------------------------- */
 
 /* "memtx: what: why" on stderr, after clearing a progress line. Returns `exit_code`. */
 int cli_fail(int exit_code, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -58,14 +58,14 @@ void cli_progress_clear(void);
 /* At the end: what was printed has arrived, or else one line on stderr and EXIT_FAILED. Otherwise `exit_code`. */
 int cli_finish(int exit_code);
 
-/* ---- interrupt.c ---- */
+/* ---- interrupt.c ------------------------------------------------------------------------------ */
 
 extern volatile sig_atomic_t cli_interrupted;
 
 /* From now on the first Ctrl-C (or SIGTERM) sets cli_interrupted; a second one ends the process. */
 void cli_catch_interrupt(void);
 
-/* ---- text.c ---- */
+/* ---- text.c ----------------------------------------------------------------------------------- */
 
 struct cli_text {
     char *bytes;

@@ -17,6 +17,8 @@ struct memtx__eval_document {
 struct memtx_eval {
     struct memtx_eval_options options; /* resolved: every default filled in */
     struct memtx_model_facts model;
+    char *model_path;
+    char *memory_path; /* options.memory_path, as the caller's may go */
     uint32_t n_threads;
     struct memtx__eval_document *documents;
     size_t n_documents;

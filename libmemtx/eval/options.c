@@ -7,6 +7,8 @@
 #include "base/status.h"
 #include "eval/eval.h"
 
+enum { MOST_DELTA = 1 << 20 }; /* of a memory */
+
 struct memtx_eval_options memtx_eval_options_default(void)
 {
     return (struct memtx_eval_options){
@@ -118,6 +120,9 @@ static bool any_layer(const struct memtx_eval_options *options)
 int memtx__eval_resolve(struct memtx_eval_options *options, const struct memtx_model_facts *model)
 {
     const float usual_bias = -1.0F, usual_paper_bias = -4.0F; /* on a pretrained model: DESIGN 4 */
+    if (options->n_modes < 1 || options->n_modes > MEMTX_EVAL_MOST_MODES) {
+        return memtx__fail(MEMTX_E_INVALID, "%zu modes, not 1 to %d", options->n_modes, MEMTX_EVAL_MOST_MODES);
+    }
     if (options->segment < 1) {
         return memtx__fail(MEMTX_E_INVALID, "a segment of 0 tokens (1 or more)");
     }
@@ -129,7 +134,8 @@ int memtx__eval_resolve(struct memtx_eval_options *options, const struct memtx_m
     }
     if (options->delta == MEMTX_DELTA_DEFAULT) {
         uint64_t larger = options->window > options->segment ? options->window : options->segment;
-        options->delta = (uint32_t)(4 * larger < model->context ? 4 * larger : model->context);
+        uint64_t most = model->context < MOST_DELTA ? model->context : MOST_DELTA;
+        options->delta = (uint32_t)(4 * larger < most ? 4 * larger : most);
     }
     if (options->delta > model->context) {
         return memtx__fail(MEMTX_E_INVALID, "delta is %u tokens, more than the model's context of %u", options->delta,

@@ -34,8 +34,7 @@ static double now(void)
     return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
 }
 
-/* ---- texts
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- texts ------------------------------------------------------------------------------------ */
 
 static int prepend_bos(struct memtx__eval_document *document, uint32_t bos)
 {
@@ -82,18 +81,20 @@ static int read_text(struct memtx__eval_document *out, const memtx_eval *eval, c
     return MEMTX_OK;
 }
 
-/* Bytes and words of the scored tokens. A word ends at white space, as far as ASCII knows it. */
-static void count_text(memtx_eval *eval, const memtx_tokenizer *tokenizer)
+/* Bytes and words of the first n_scored tokens that are scored. A word ends at white space, as far as ASCII knows it. */
+static void count_text(uint64_t *n_bytes, uint64_t *n_words, const memtx_eval *eval, const memtx_tokenizer *tokenizer,
+                       uint64_t n_scored)
 {
+    *n_bytes = *n_words = 0;
     for (size_t d = 0; d < eval->n_documents; d++) {
         const struct memtx__eval_document *document = &eval->documents[d];
         bool in_word = false;
-        for (size_t i = document->first_scored; i < document->n_tokens; i++) {
+        for (size_t i = document->first_scored; i < document->n_tokens && n_scored > 0; i++, n_scored--) {
             struct memtx_text text = memtx_tokenizer_token(tokenizer, document->tokens[i]);
-            eval->n_bytes += text.n_bytes;
-            for (size_t b = 0; b < text.n_bytes; b++) {
-                bool space = memchr(" \t\n\v\f\r", text.bytes[b], 6) != NULL;
-                eval->n_words += !space && !in_word;
+            *n_bytes += text.n_bytes;
+            for (size_t byte = 0; byte < text.n_bytes; byte++) {
+                bool space = memchr(" \t\n\v\f\r", text.bytes[byte], 6) != NULL;
+                *n_words += !space && !in_word;
                 in_word = !space;
             }
         }
@@ -111,7 +112,7 @@ static int read_texts(memtx_eval *eval, const memtx_model *model, const struct m
         eval->n_scored += status ? 0 : document->n_tokens - document->first_scored;
     }
     if (!status) {
-        count_text(eval, tokenizer);
+        count_text(&eval->n_bytes, &eval->n_words, eval, tokenizer, eval->n_scored);
     }
     return status;
 }
@@ -133,8 +134,7 @@ static int check_full(const memtx_eval *eval)
     return MEMTX_OK;
 }
 
-/* ---- one mode
- * ----------------------------------------------------------------------------------------------------------- */
+/* ---- one mode --------------------------------------------------------------------------------- */
 
 static const char *temporary_path(const struct memtx_eval_options *options)
 {
@@ -276,15 +276,15 @@ static int run_document(struct run *run, const struct memtx__eval_document *docu
     return status ? status : memtx_model_end_document(run->stream, document->hash);
 }
 
-static void finish_result(struct run *run)
+static void finish_result(struct run *run, const memtx_model *model)
 {
-    const memtx_eval *eval = run->eval;
     struct memtx_eval_result *result = run->result;
-    const double share = (double)result->n_tokens / (double)eval->n_scored; /* below 1 only when broken off */
+    uint64_t n_bytes, n_words;
+    count_text(&n_bytes, &n_words, run->eval, memtx_model_tokenizer(model), result->n_tokens);
     result->nll = result->n_tokens ? run->total_nll / (double)result->n_tokens : (double)NAN;
     result->ppl = exp(result->nll);
-    result->bits_per_byte = run->total_nll / log(2.0) / ((double)eval->n_bytes * share);
-    result->word_ppl = exp(run->total_nll / ((double)eval->n_words * share));
+    result->bits_per_byte = n_bytes ? run->total_nll / log(2.0) / (double)n_bytes : (double)NAN;
+    result->word_ppl = n_words ? exp(run->total_nll / (double)n_words) : (double)NAN;
     result->tokens_per_s = run->seconds > 0 ? (double)run->n_done / run->seconds : 0.0;
     if (run->store) {
         struct memtx_store_facts facts;
@@ -292,6 +292,26 @@ static void finish_result(struct run *run)
         result->memory_rows = facts.n_rows - facts.first_row;
         result->store_bytes = facts.disk_bytes;
     }
+}
+
+static int close_run(struct run *run)
+{
+    memtx_stream_close(run->stream);
+    memtx_memory_close(run->memory);
+    return memtx_store_close(run->store);
+}
+
+/* Opens every mode once before the first is run: what is wrong with the third is not told after two have been read. */
+static int try_modes(memtx_eval *eval, const memtx_model *model)
+{
+    int status = MEMTX_OK;
+    for (size_t m = 0; m < eval->options.n_modes && !status; m++) {
+        struct run run = {.eval = eval, .result = &eval->results[m], .index = m};
+        status = open_stream(&run, model, eval->options.modes[m]);
+        int closed = close_run(&run);
+        status = status ? status : closed;
+    }
+    return status;
 }
 
 static int run_mode(memtx_eval *eval, const memtx_model *model, size_t index)
@@ -309,14 +329,35 @@ static int run_mode(memtx_eval *eval, const memtx_model *model, size_t index)
         status = run_document(&run, &eval->documents[d]);
     }
     run.result->complete = !status;
-    if (!status || status == MEMTX_E_INTERRUPTED) {
-        finish_result(&run);
+    if (!status || status == MEMTX_E_INTERRUPTED || run.result->n_tokens) {
+        finish_result(&run, model);
         eval->n_results++;
     }
-    memtx_stream_close(run.stream);
-    memtx_memory_close(run.memory);
-    int closed = memtx_store_close(run.store);
+    int closed = close_run(&run);
     return status ? status : closed;
+}
+
+/* Everything that can be wrong before the first token is run. */
+static int prepare(memtx_eval *eval, const memtx_model *model, const struct memtx_eval_text *texts, size_t n_texts)
+{
+    if (n_texts < 1) {
+        return memtx__fail(MEMTX_E_INVALID, "no text to read");
+    }
+    int status = memtx__eval_resolve(&eval->options, &eval->model);
+    if (!status && eval->options.memory_path) {
+        status = memtx__copy_text(&eval->memory_path, eval->options.memory_path);
+        eval->options.memory_path = eval->memory_path;
+    }
+    if (!status) {
+        status = memtx__copy_text(&eval->model_path, eval->model.path);
+    }
+    if (!status) {
+        status = read_texts(eval, model, texts, n_texts);
+    }
+    if (!status) {
+        status = check_full(eval);
+    }
+    return status ? status : try_modes(eval, model);
 }
 
 int memtx_eval_run(memtx_eval **out, const memtx_model *model, const struct memtx_eval_options *options,
@@ -331,20 +372,16 @@ int memtx_eval_run(memtx_eval **out, const memtx_model *model, const struct memt
     eval->options = *options;
     eval->n_threads = (uint32_t)omp_get_max_threads();
     memtx_model_info(&eval->model, model);
-    status = memtx__eval_resolve(&eval->options, &eval->model);
-    if (!status) {
-        status = read_texts(eval, model, texts, n_texts);
-    }
-    if (!status) {
-        status = check_full(eval);
-    }
+    status = prepare(eval, model, texts, n_texts);
     for (size_t m = 0; m < eval->options.n_modes && !status; m++) {
         status = run_mode(eval, model, m);
     }
-    int paired = !status || status == MEMTX_E_INTERRUPTED ? memtx__paired_all(eval) : MEMTX_OK;
-    if (paired || (status && status != MEMTX_E_INTERRUPTED)) {
+    if (eval->n_results) {
+        int paired = memtx__paired_all(eval);
+        status = status ? status : paired;
+    } else if (status != MEMTX_E_INTERRUPTED) {
         memtx_eval_destroy(eval);
-        return paired ? paired : status;
+        return status;
     }
     *out = eval;
     return status;
@@ -362,11 +399,12 @@ void memtx_eval_destroy(memtx_eval *eval)
         memtx__free(eval->nll[i]);
     }
     memtx__free(eval->documents);
+    memtx__free(eval->memory_path);
+    memtx__free(eval->model_path);
     memtx__free(eval);
 }
 
-/* ---- what came out
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- what came out ---------------------------------------------------------------------------- */
 
 size_t memtx_eval_n_results(const memtx_eval *eval)
 {

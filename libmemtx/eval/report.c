@@ -1,7 +1,9 @@
 /* What an evaluation shows: a table for people, JSON for programs (memtx/eval.h). */
+#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/file.h"
 #include "base/status.h"
@@ -9,8 +11,7 @@
 
 enum { COUNT_BYTES = 32, BLOCK_TOKENS = 512 };
 
-/* ---- the table
- * ----------------------------------------------------------------------------------------------------------- */
+/* ---- the table -------------------------------------------------------------------------------- */
 
 /* 16384 as "16,384". */
 static const char *with_commas(char out[COUNT_BYTES], uint64_t n)
@@ -76,9 +77,9 @@ void memtx_eval_print(FILE *file, const memtx_eval *eval)
                   "word ppl", "tokens/s", "memory rows", "on disk", "peak RSS");
     for (size_t i = 0; i < eval->n_results; i++) {
         const struct memtx_eval_result *r = &eval->results[i];
-        (void)fprintf(file, "%-14s%10s%9s%10s%11s%10s%10.0f%13s%12s%12s%s\n", r->mode,
-                      with_commas(tokens, r->n_tokens), as_figure(nll, r->nll, 4), as_figure(ppl, r->ppl, 3),
-                      as_figure(bits, r->bits_per_byte, 4), as_figure(word_ppl, r->word_ppl, 2), r->tokens_per_s,
+        (void)fprintf(file, "%-14s%10s%9s%10s%11s%10s%10.0f%13s%12s%12s%s\n", r->mode, with_commas(tokens, r->n_tokens),
+                      as_figure(nll, r->nll, 4), as_figure(ppl, r->ppl, 3), as_figure(bits, r->bits_per_byte, 4),
+                      as_figure(word_ppl, r->word_ppl, 2), r->tokens_per_s,
                       r->memory_rows ? with_commas(rows, r->memory_rows) : "-", as_size(disk, r->store_bytes),
                       as_size(rss, r->peak_rss_bytes), r->complete ? "" : "  (broken off)");
     }
@@ -91,8 +92,7 @@ void memtx_eval_print(FILE *file, const memtx_eval *eval)
     }
 }
 
-/* ---- JSON
- * ---------------------------------------------------------------------------------------------------------------- */
+/* ---- JSON ------------------------------------------------------------------------------------- */
 
 /* Bytes of the UTF-8 character that a text begins with; 0: it is none. A terminating zero stops every walk. */
 static size_t character_bytes(const unsigned char *c)
@@ -106,7 +106,9 @@ static size_t character_bytes(const unsigned char *c)
             continue;
         }
         const unsigned char low = *c == 0xE0 ? 0xA0 : *c == 0xF0 ? 0x90 : 0x80; /* no longer than need be */
-        const unsigned char high = *c == 0xED ? 0x9F : *c == 0xF4 ? 0x8F : 0xBF; /* no surrogates, nothing past 10FFFF */
+        const unsigned char high = *c == 0xED   ? 0x9F
+                                   : *c == 0xF4 ? 0x8F
+                                                : 0xBF; /* no surrogates, nothing past 10FFFF */
         bool good = c[1] >= low && c[1] <= high;
         for (size_t i = 2; i <= more && good; i++) {
             good = (c[i] & 0xC0) == 0x80;
@@ -203,6 +205,7 @@ static void put_model(FILE *file, const memtx_eval *eval)
     const struct memtx_model_facts *m = &eval->model;
     (void)fputs("{\"name\": ", file);
     put_text(file, m->name);
+    put_named_text(file, "path", eval->model_path);
     put_named_text(file, "architecture", m->architecture);
     put_count(file, "layers", m->n_layers);
     put_count(file, "heads", m->n_heads);
@@ -217,17 +220,36 @@ static void put_model(FILE *file, const memtx_eval *eval)
     (void)fputs("\"}", file);
 }
 
-/* Mean nll of each block of 512 scored tokens in order, so that runs of different options can be paired. */
-static void put_blocks(FILE *file, const float *nll, size_t n)
+/* The scores of document d in result r: nll[*first .. *end). */
+static void score_range(size_t *first, size_t *end, const memtx_eval *eval, const struct memtx_eval_result *r, size_t d)
 {
+    *first = eval->documents[d].first_nll;
+    *end = d + 1 < eval->n_documents ? eval->documents[d + 1].first_nll : eval->n_scored;
+    *end = *end < r->n_tokens ? *end : (size_t)r->n_tokens;
+}
+
+static double mean_of(const float *nll, size_t first, size_t end)
+{
+    double total = 0;
+    for (size_t t = first; t < end; t++) {
+        total += (double)nll[t];
+    }
+    return total / (double)(end - first);
+}
+
+/* Mean nll of each block of 512 scored tokens in order, a new one at each document: the blocks of the standard errors, so
+ * that runs of different options can be paired. */
+static void put_blocks(FILE *file, const memtx_eval *eval, size_t i)
+{
+    const char *separator = "";
     (void)fputs(", \"block_nll\": [", file);
-    for (size_t first = 0; first < n; first += BLOCK_TOKENS) {
-        size_t n_block = n - first < BLOCK_TOKENS ? n - first : BLOCK_TOKENS;
-        double total = 0;
-        for (size_t t = first; t < first + n_block; t++) {
-            total += (double)nll[t];
+    for (size_t d = 0; d < eval->n_documents; d++) {
+        size_t first, end;
+        score_range(&first, &end, eval, &eval->results[i], d);
+        for (; first < end; first += BLOCK_TOKENS, separator = ", ") {
+            size_t block_end = end - first < BLOCK_TOKENS ? end : first + BLOCK_TOKENS;
+            (void)fprintf(file, "%s%.7g", separator, mean_of(eval->nll[i], first, block_end));
         }
-        (void)fprintf(file, "%s%.7g", first ? ", " : "", total / (double)n_block);
     }
     (void)fputc(']', file);
 }
@@ -250,21 +272,16 @@ static void put_result(FILE *file, const memtx_eval *eval, size_t i)
     put_count(file, "peak_anon_bytes", r->peak_anon_bytes);
     (void)fprintf(file, ", \"complete\": %s, \"documents\": [", r->complete ? "true" : "false");
     for (size_t d = 0; d < eval->n_documents && eval->documents[d].first_nll < r->n_tokens; d++) {
-        const size_t first = eval->documents[d].first_nll;
-        size_t end = d + 1 < eval->n_documents ? eval->documents[d + 1].first_nll : eval->n_scored;
-        double total = 0;
-        end = end < r->n_tokens ? end : (size_t)r->n_tokens;
-        for (size_t t = first; t < end; t++) {
-            total += (double)eval->nll[i][t];
-        }
+        size_t first, end;
+        score_range(&first, &end, eval, r, d);
         (void)fprintf(file, "%s{\"name\": ", d ? ", " : "");
         put_text(file, eval->documents[d].name);
         put_count(file, "tokens", end - first);
-        put_number(file, "nll", total / (double)(end - first));
+        put_number(file, "nll", mean_of(eval->nll[i], first, end));
         (void)fputc('}', file);
     }
     (void)fputc(']', file);
-    put_blocks(file, eval->nll[i], (size_t)r->n_tokens);
+    put_blocks(file, eval, i);
     (void)fputc('}', file);
 }
 
@@ -288,6 +305,15 @@ int memtx_eval_print_json(FILE *file, const memtx_eval *eval)
     put_model(file, eval);
     (void)fprintf(file, ",\n \"scored\": {\"tokens\": %zu, \"bytes\": %llu, \"words\": %llu}", eval->n_scored,
                   (unsigned long long)eval->n_bytes, (unsigned long long)eval->n_words);
+    (void)fputs(",\n \"texts\": [", file);
+    for (size_t d = 0; d < eval->n_documents; d++) {
+        (void)fputs(d ? ", {\"name\": " : "{\"name\": ", file);
+        put_text(file, eval->documents[d].name);
+        put_count(file, "tokens", eval->documents[d].n_tokens);
+        (void)fputc('}', file);
+    }
+    (void)fputc(']', file);
+    put_named_text(file, "note", *eval->warning ? eval->warning : NULL);
     (void)fputs(",\n \"runs\": [", file);
     for (size_t i = 0; i < eval->n_results; i++) {
         (void)fputs(i ? ",\n  " : "\n  ", file);
@@ -302,8 +328,23 @@ int memtx_eval_print_json(FILE *file, const memtx_eval *eval)
     return fflush(file) || ferror(file) ? memtx__fail(MEMTX_E_IO, "cannot write the JSON") : MEMTX_OK;
 }
 
+/* A pipe or a device is written to as it is. */
+static int write_special(const char *path, const memtx_eval *eval)
+{
+    FILE *file = fopen(path, "w");
+    if (!file) {
+        return memtx__fail(memtx__errno_status(errno), "%s: cannot open: %s", path, strerror(errno));
+    }
+    int status = memtx_eval_print_json(file, eval);
+    return fclose(file) && !status ? memtx__fail(MEMTX_E_IO, "%s: cannot write: %s", path, strerror(errno)) : status;
+}
+
 int memtx_eval_write_json(const char *path, const memtx_eval *eval)
 {
+    struct stat facts;
+    if (stat(path, &facts) == 0 && !S_ISREG(facts.st_mode)) {
+        return write_special(path, eval);
+    }
     char *text = NULL;
     size_t n_bytes = 0;
     FILE *file = open_memstream(&text, &n_bytes);

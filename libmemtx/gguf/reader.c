@@ -53,7 +53,7 @@ static int sort_names(const struct memtx_text **names, size_t n, const char *pat
     return MEMTX_OK;
 }
 
-/* ---- header ------------------------------------------------------------------------------------------------------ */
+/* ---- header ----------------------------------------------------------------------------------- */
 
 static int check_magic(struct memtx__cursor *cursor)
 {
@@ -112,7 +112,7 @@ static int parse_header(struct memtx_gguf *gguf, struct memtx__cursor *cursor)
     return status;
 }
 
-/* ---- keys and values --------------------------------------------------------------------------------------------- */
+/* ---- keys and values -------------------------------------------------------------------------- */
 
 static int fail_value(const struct memtx__cursor *cursor, int code, const struct memtx_gguf_value *value,
                       const char *why, unsigned long long number)
@@ -204,7 +204,7 @@ static int parse_values(struct memtx_gguf *gguf, struct memtx__cursor *cursor)
     return sort_names(gguf->keys, gguf->n_values, gguf->path, "key");
 }
 
-/* ---- tensors ----------------------------------------------------------------------------------------------------- */
+/* ---- tensors ---------------------------------------------------------------------------------- */
 
 static int fail_tensor(const struct memtx__cursor *cursor, const struct memtx_tensor *tensor, const char *what,
                        unsigned long long value, const char *range)
@@ -379,7 +379,7 @@ static int place_tensors(struct memtx_gguf *gguf, const struct memtx__cursor *cu
     return status ? status : sort_names(gguf->names, gguf->n_tensors, gguf->path, "tensor");
 }
 
-/* ---- open and close ---------------------------------------------------------------------------------------------- */
+/* ---- open and close --------------------------------------------------------------------------- */
 
 /* Takes over the map, on failure too. */
 static int open_map(memtx_gguf **out, struct memtx__map map, const void *bytes, size_t n_bytes, const char *path)

@@ -53,7 +53,7 @@ const char *memtx_tensor_type_name(int type)
     }
 }
 
-/* ---- what is in the file ----------------------------------------------------------------------------------------- */
+/* ---- what is in the file ---------------------------------------------------------------------- */
 
 uint32_t memtx_gguf_version(const memtx_gguf *gguf)
 {
@@ -125,7 +125,7 @@ const struct memtx_tensor *memtx_gguf_find_tensor(const memtx_gguf *gguf, const 
     return (const struct memtx_tensor *)find_text(gguf->names, gguf->n_tensors, name);
 }
 
-/* ---- single values ----------------------------------------------------------------------------------------------- */
+/* ---- single values ---------------------------------------------------------------------------- */
 
 static int find_needed(const struct memtx_gguf_value **out, const memtx_gguf *gguf, const char *key)
 {

@@ -77,7 +77,7 @@ static int check_name(const char *name, const char *what)
     return MEMTX_OK;
 }
 
-/* ---- values ------------------------------------------------------------------------------------------------------ */
+/* ---- values ----------------------------------------------------------------------------------- */
 
 static int check_key(const memtx_gguf_writer *writer, const char *key)
 {
@@ -257,7 +257,7 @@ int memtx_gguf_writer_add_numbers(memtx_gguf_writer *writer, const char *key, en
     return status;
 }
 
-/* ---- tensors ----------------------------------------------------------------------------------------------------- */
+/* ---- tensors ---------------------------------------------------------------------------------- */
 
 /* Checks a tensor's type, dimensions and size. */
 static int check_tensor(const char *name, int type, int n_dims, const uint64_t *dims, size_t n_bytes)
@@ -333,7 +333,7 @@ int memtx_gguf_writer_add_tensor(memtx_gguf_writer *writer, const char *name, en
     return MEMTX_OK;
 }
 
-/* ---- the file ---------------------------------------------------------------------------------------------------- */
+/* ---- the file --------------------------------------------------------------------------------- */
 
 static size_t info_bytes(const struct tensor_entry *tensor)
 {

@@ -121,7 +121,7 @@ int memtx__attention_fwd(float *out, float *lse, const float *q, const float *k,
     const size_t n_blocks = (sizes->n_tokens + block - 1) / block;
     const size_t stride = memtx__attention_scratch(sizes);
     int status = MEMTX_OK;
-#pragma omp parallel for collapse(2) schedule(dynamic) reduction(min : status)
+#pragma omp parallel for collapse(2) schedule(dynamic) reduction(min : status) num_threads((int)sizes->n_threads)
     for (size_t kv_head = 0; kv_head < sizes->n_kv_heads; kv_head++) {
         for (size_t reversed = 0; reversed < n_blocks; reversed++) { /* the longest tasks first */
             size_t first = (n_blocks - 1 - reversed) * block;
@@ -131,7 +131,8 @@ int memtx__attention_fwd(float *out, float *lse, const float *q, const float *k,
             status = failed < status ? failed : status;
         }
     }
-    return status;
+    /* said in the worker's thread: say it in the caller's */
+    return status ? memtx__fail(status, "a product of attention failed: %s", memtx_status_text(status)) : MEMTX_OK;
 }
 
 void memtx__attention_fwd_plain(float *out, float *lse, const float *q, const float *k, const float *v,

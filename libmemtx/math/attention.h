@@ -15,14 +15,15 @@ struct memtx__attention_sizes {
     size_t head_size;  /* D */
     size_t cache_rows; /* rows between one kv head and the next in k and v: at least n_past + n_tokens */
     float scale;       /* of the logits: 1 / sqrt(D) unless the model says otherwise */
+    size_t n_threads;  /* for which the scratch was taken */
 };
 
 /* Scratch of memtx__attention_fwd, in floats for each thread, for any segment within the sizes given. */
 size_t memtx__attention_scratch(const struct memtx__attention_sizes *largest);
 
 /* out[T][H][D] and lse[T][H] from q[T][H][D], k[G][cache_rows][D], v[G][cache_rows][D], q and k rotated. Query t sees
- * the rows 0 .. n_past + t within its band. scratch: memtx__attention_scratch floats for each of omp_get_max_threads()
- * threads. Uses all threads. MEMTX_E_NO_MEMORY or MEMTX_E_UNSUPPORTED from the product. */
+ * the rows 0 .. n_past + t within its band. scratch: memtx__attention_scratch floats for each of sizes->n_threads
+ * threads, which are used. MEMTX_E_NO_MEMORY or MEMTX_E_UNSUPPORTED from the product. */
 int memtx__attention_fwd(float *out, float *lse, const float *q, const float *k, const float *v, float *scratch,
                          const struct memtx__attention_sizes *sizes);
 

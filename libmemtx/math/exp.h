@@ -1,8 +1,8 @@
 /* exp(x) in float32, written so that loops over it become vector code.
  *
  * x = n ln 2 + r with |r| <= ln 2 / 2; exp(r) by a polynomial of degree 6 (relative error below 2e-7), times 2^n put
- * together from bits. Below -87 the result is 0, so that exp(-inf) is; above 88 it stays at exp(88); NaN gives a
- * number, so callers keep NaN out.
+ * together from bits. Below -87 the result is 0, so that exp(-inf) is; above 88 it stays at exp(88); callers keep NaN
+ * out, which has no integer to be rounded to.
  */
 #ifndef MEMTX_MATH_EXP_H
 #define MEMTX_MATH_EXP_H

@@ -116,7 +116,7 @@ void memtx__linear_version(char *out, size_t size)
     (void)snprintf(out, size, "%d.%d.%d", version->major, version->minor, version->patch);
 }
 
-/* ---- packing --------------------------------------------------------------------------------------------------- */
+/* ---- packing ---------------------------------------------------------------------------------- */
 
 /* The free choice of oneDNN for a shape; the caller destroys *out, which holds the layout of the weights. */
 static int choose_layout(dnnl_primitive_desc_t *out, dnnl_engine_t *engine, struct memtx__linear_shape shape)
@@ -214,7 +214,7 @@ int memtx__linear_pack(void *packed, struct memtx__linear_shape shape, const flo
     return translate(dnnl, "pack weights");
 }
 
-/* ---- plans ----------------------------------------------------------------------------------------------------- */
+/* ---- plans ------------------------------------------------------------------------------------ */
 
 struct plan {
     struct memtx__linear_shape shape;
@@ -366,7 +366,7 @@ int memtx__linear_fwd(float *y, struct memtx__linear_plans *plans, const float *
     return translate(dnnl_primitive_execute(plan->product, plans->stream, 3, args), "multiply");
 }
 
-/* ---- plain ----------------------------------------------------------------------------------------------------- */
+/* ---- plain ------------------------------------------------------------------------------------ */
 
 void memtx__linear_fwd_plain(float *y, const float *x, const float *weights, size_t n_rows, size_t n_in, size_t n_out)
 {

@@ -4,7 +4,6 @@
 #include <float.h>
 #include <math.h>
 #include <stdbool.h>
-#include <stdlib.h>
 
 #include "math/clones.h"
 
@@ -129,10 +128,29 @@ void memtx__topk_add(struct memtx__topk *topk, const float *scores, int64_t firs
     }
 }
 
-static int by_rank(const void *a, const void *b)
+/* Lets candidate `root` of a heap sink whose top is the worst. */
+static void sink(struct memtx__candidate *c, size_t root, size_t n)
 {
-    const struct memtx__candidate *x = a, *y = b;
-    return better(*x, *y) ? -1 : better(*y, *x) ? 1 : 0;
+    for (size_t child = 2 * root + 1; child < n; child = 2 * root + 1) {
+        child += child + 1 < n && better(c[child], c[child + 1]);
+        if (!better(c[root], c[child])) {
+            return;
+        }
+        swap(&c[root], &c[child]);
+        root = child;
+    }
+}
+
+/* Best first; a heap sort, since qsort may allocate. */
+static void sort_best_first(struct memtx__candidate *c, size_t n)
+{
+    for (size_t root = n / 2; root-- > 0;) {
+        sink(c, root, n);
+    }
+    for (size_t end = n; end-- > 1;) { /* the worst of what is left goes to the end */
+        swap(&c[0], &c[end]);
+        sink(c, 0, end);
+    }
 }
 
 size_t memtx__topk_end(struct memtx__topk *topk)
@@ -140,6 +158,6 @@ size_t memtx__topk_end(struct memtx__topk *topk)
     if (topk->n > topk->k) {
         cut_back(topk);
     }
-    qsort(topk->candidates, topk->n, sizeof *topk->candidates, by_rank);
+    sort_best_first(topk->candidates, topk->n);
     return topk->n;
 }

@@ -32,8 +32,7 @@ struct pair_search {
     const uint64_t *positions;
 };
 
-/* ---- where the pair's rows stand
- * --------------------------------------------------------------------------------------- */
+/* ---- where the pair's rows stand -------------------------------------------------------------- */
 
 static int add_block(struct memtx_memory *memory, const unsigned char *rows, uint64_t first_id, size_t n_rows)
 {
@@ -74,8 +73,7 @@ static int locate_rows(struct memtx_memory *memory, uint32_t layer, uint32_t kv_
     return status;
 }
 
-/* ---- finding
- * -------------------------------------------------------------------------------------------------------------- */
+/* ---- finding ---------------------------------------------------------------------------------- */
 
 /* Row i of the search is query i / group, head i % group of the kv head, turned by delta. */
 static void turn_queries(struct memtx_memory *memory, const struct pair_search *search)
@@ -142,8 +140,7 @@ static int find_rows(struct memtx_memory *memory, const struct pair_search *sear
     return memtx__exact_search(NULL, memory->ids, &memory->exact, &rows, memory->queries, n_queries, memory->options.k);
 }
 
-/* ---- attending
- * ------------------------------------------------------------------------------------------------------------- */
+/* ---- attending -------------------------------------------------------------------------------- */
 
 MEMTX__CLONES static float dot(const float *a, const float *b, size_t n)
 {
@@ -163,22 +160,14 @@ MEMTX__CLONES static void add_scaled(float *out, const float *x, float factor, s
     }
 }
 
-/* A row's distance from a query in tokens, and its age; another document's stands at delta. */
+/* A row's age, in tokens before the query, and the distance at which its key stands. */
 static void measure(uint64_t *distance, uint64_t *age, const struct memtx_memory *memory, uint64_t row,
                     uint64_t position)
 {
     const struct memtx__range *range = memtx__memory_range_of(memory, row);
-    const uint64_t delta = memory->options.delta;
-    *distance = delta;
-    if (range->document == memory->store->documents[memory->document].id) {
-        uint64_t place = range->first_position + (row - range->first_row);
-        *age = position > place ? position - place : 0;
-        if (memory->options.positions == MEMTX_POSITIONS_NEAR && *age < delta) {
-            *distance = *age;
-        }
-    } else {
-        *age = memory->store->state.n_rows - row;
-    }
+    const uint64_t place = range->first_position + (row - range->first_row), delta = memory->options.delta;
+    *age = position > place ? position - place : 0;
+    *distance = memory->options.positions == MEMTX_POSITIONS_NEAR && *age < delta ? *age : delta;
 }
 
 /* Query i of the search: logits of the rows found, their softmax, the sum of their values. */
@@ -270,7 +259,7 @@ int memtx_memory_attend(float *V_mem, float *LSE_mem, struct memtx_hit *hits, me
         if (status) {
             return status;
         }
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) num_threads((int)memory->n_threads)
         for (size_t i = 0; i < n_q * search.group; i++) {
             attend_query(V_mem, LSE_mem, hits, &search, i);
         }

@@ -2,6 +2,7 @@
  */
 #include "memory/memory.h"
 
+#include <math.h>
 #include <omp.h>
 #include <string.h>
 
@@ -20,6 +21,11 @@ static int check_options(const struct memtx_memory_options *options)
     }
     if (options->delta > MEMTX__MOST_DELTA) {
         return memtx__fail(MEMTX_E_INVALID, "delta is %u tokens, not in 0..%d", options->delta, MEMTX__MOST_DELTA);
+    }
+    if (!isfinite(options->lambda) || options->positions > MEMTX_POSITIONS_FIXED ||
+        options->retrieval > MEMTX_RETRIEVAL_RANDOM) {
+        return memtx__fail(MEMTX_E_INVALID, "lambda %g, positions %d, retrieval %d: one is out of range",
+                           (double)options->lambda, (int)options->positions, (int)options->retrieval);
     }
     if (options->most_tokens < 1 || options->most_tokens > 1 << 16) {
         return memtx__fail(MEMTX_E_INVALID, "segments of up to %u tokens, not in 1..%d", options->most_tokens, 1 << 16);
@@ -78,7 +84,12 @@ int memtx_memory_open(memtx_memory **out, memtx_store *store, const struct memtx
     if (status) {
         return status;
     }
+    if (store->has_memory) {
+        memtx__free(memory);
+        return memtx__fail(MEMTX_E_BUSY, "the store has a memory open already (close it first)");
+    }
     memory->store = store;
+    store->has_memory = true;
     memory->options = chosen;
     memory->options.tau = NULL; /* the copy is memory->tau */
     status = prepare(memory, &chosen);
@@ -95,6 +106,7 @@ void memtx_memory_close(memtx_memory *memory)
     if (!memory) {
         return;
     }
+    memory->store->has_memory = false;
     memtx__view_close(&memory->view);
     memtx__arena_release(&memory->scratch);
     memtx__rope_release(&memory->rope);
@@ -108,8 +120,7 @@ void memtx_memory_close(memtx_memory *memory)
     memtx__free(memory);
 }
 
-/* ---- documents
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- documents -------------------------------------------------------------------------------- */
 
 int memtx_memory_begin_document(memtx_memory *memory, const char *name)
 {
@@ -150,8 +161,21 @@ int memtx_memory_end_document(memtx_memory *memory, const uint8_t hash[MEMTX_HAS
     return status ? status : memtx__store_flush(memory->store);
 }
 
-/* ---- what is visible
- * --------------------------------------------------------------------------------------------------- */
+void memtx_memory_abandon_document(memtx_memory *memory)
+{
+    end_segment(memory);
+    memtx__store_discard_staged(memory->store);
+    memory->n_staged = 0;
+    memory->is_open = false;
+}
+
+void memtx_memory_info(struct memtx_memory_facts *out, const memtx_memory *memory)
+{
+    *out = (struct memtx_memory_facts){.options = memory->options};
+    memtx_store_info(&out->store, memory->store);
+}
+
+/* ---- what is visible -------------------------------------------------------------------------- */
 
 /* The document's extents, without what the capacity has put out of sight. */
 static int collect_ranges(memtx_memory *memory)
@@ -218,8 +242,7 @@ int memtx_memory_row(struct memtx_row_facts *out, const memtx_memory *memory, ui
     return MEMTX_OK;
 }
 
-/* ---- appending
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- appending -------------------------------------------------------------------------------- */
 
 /* The first layer of a segment says which tokens; the others must say the same. */
 static int stage_tokens(memtx_memory *memory, size_t first, size_t n_tokens, const uint32_t *token_ids,

@@ -69,6 +69,7 @@ static int attend(struct memtx_stream *stream, size_t layer, size_t n)
         .head_size = config->head_size,
         .cache_rows = cache->capacity,
         .scale = 1.0F / sqrtf((float)config->head_size),
+        .n_threads = stream->n_threads,
     };
     int status =
         memtx__attention_fwd(stream->attended, stream->attention_lse, stream->turned_queries, stream->turned_keys,

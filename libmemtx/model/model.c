@@ -12,37 +12,54 @@
 
 enum { SAMPLE_BYTES = 1024 };
 
-/* ---- loading
- * ------------------------------------------------------------------------------------------------------------- */
+/* ---- loading ---------------------------------------------------------------------------------- */
 
-/* Architecture numbers, and of every tensor its name, type, shape and three pieces of its bytes. */
+static void hash_number(XXH3_state_t *state, uint64_t number)
+{
+    unsigned char bytes[8];
+    memtx__put_u64(bytes, number);
+    (void)XXH3_128bits_update(state, bytes, sizeof bytes);
+}
+
+static void hash_real(XXH3_state_t *state, double number)
+{
+    uint64_t bits;
+    memcpy(&bits, &number, sizeof bits);
+    hash_number(state, bits);
+}
+
+/* A tensor's name, type, shape and three pieces of its bytes. */
+static void hash_tensor(XXH3_state_t *state, const struct memtx_tensor *tensor)
+{
+    const size_t n = tensor->n_bytes < SAMPLE_BYTES ? tensor->n_bytes : SAMPLE_BYTES;
+    (void)XXH3_128bits_update(state, tensor->name.bytes, tensor->name.n_bytes);
+    hash_number(state, (uint64_t)tensor->type);
+    for (int d = 0; d < MEMTX_GGUF_MAX_DIMS; d++) {
+        hash_number(state, tensor->dims[d]);
+    }
+    (void)XXH3_128bits_update(state, tensor->bytes, n);
+    (void)XXH3_128bits_update(state, tensor->bytes + (tensor->n_bytes - n) / 2, n);
+    (void)XXH3_128bits_update(state, tensor->bytes + tensor->n_bytes - n, n);
+}
+
+/* Whatever makes keys and values what they are: the architecture's numbers and a sample of every weight. */
 static int take_fingerprint(memtx_model *model)
 {
     const struct memtx__config *config = &model->config;
-    const uint32_t numbers[] = {config->n_layers,     config->n_channels, config->n_heads,
-                                config->n_kv_heads,   config->head_size,  config->n_feed_forward,
-                                config->n_vocabulary, config->rope_dims,  (uint32_t)config->rope_base};
+    const uint32_t numbers[] = {config->n_layers,  config->n_channels,     config->n_heads,      config->n_kv_heads,
+                                config->head_size, config->n_feed_forward, config->n_vocabulary, config->rope_dims};
     XXH3_state_t *state = XXH3_createState();
     if (!state) {
         return memtx__fail(MEMTX_E_NO_MEMORY, "no memory to hash the model");
     }
     (void)XXH3_128bits_reset(state);
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
-        unsigned char bytes[4];
-        memtx__put_u32(bytes, numbers[i]);
-        (void)XXH3_128bits_update(state, bytes, sizeof bytes);
+        hash_number(state, numbers[i]);
     }
+    hash_real(state, config->rope_base);
+    hash_real(state, (double)config->norm_epsilon);
     for (size_t i = 0; i < memtx_gguf_n_tensors(model->gguf); i++) {
-        const struct memtx_tensor *tensor = memtx_gguf_tensor_at(model->gguf, i);
-        const size_t n = tensor->n_bytes < SAMPLE_BYTES ? tensor->n_bytes : SAMPLE_BYTES;
-        unsigned char facts[4 + 8];
-        memtx__put_u32(facts, (uint32_t)tensor->type);
-        memtx__put_u64(facts + 4, tensor->n_values);
-        (void)XXH3_128bits_update(state, tensor->name.bytes, tensor->name.n_bytes);
-        (void)XXH3_128bits_update(state, facts, sizeof facts);
-        (void)XXH3_128bits_update(state, tensor->bytes, n);
-        (void)XXH3_128bits_update(state, tensor->bytes + (tensor->n_bytes - n) / 2, n);
-        (void)XXH3_128bits_update(state, tensor->bytes + tensor->n_bytes - n, n);
+        hash_tensor(state, memtx_gguf_tensor_at(model->gguf, i));
     }
     XXH128_canonical_t canonical;
     XXH128_canonicalFromHash(&canonical, XXH3_128bits_digest(state));
@@ -104,6 +121,7 @@ void memtx_model_info(struct memtx_model_facts *out, const memtx_model *model)
 {
     const struct memtx__config *config = &model->config;
     *out = (struct memtx_model_facts){
+        .path = memtx_gguf_path(model->gguf),
         .n_layers = config->n_layers,
         .n_channels = config->n_channels,
         .n_heads = config->n_heads,
@@ -144,8 +162,7 @@ void memtx_model_store_spec(struct memtx_store_spec *out, const memtx_model *mod
     (void)snprintf(out->tokenizer, sizeof out->tokenizer, "%s", memtx_tokenizer_name(model->tokenizer));
 }
 
-/* ---- forward
- * --------------------------------------------------------------------------------------------------------------- */
+/* ---- forward ---------------------------------------------------------------------------------- */
 
 static int check_tokens(const struct memtx_stream *stream, const uint32_t *tokens, size_t n)
 {

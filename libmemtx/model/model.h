@@ -105,7 +105,9 @@ struct memtx_stream {
     struct memtx__arena arena; /* everything below and the cache */
     uint64_t position;         /* of the next token in its document */
     size_t n_last;             /* tokens of the last segment */
-    const bool *memory_layers; /* [n_layers] or NULL: no memory */
+    size_t n_threads;          /* for which the scratch was taken */
+    bool layers_kept[MEMTX_MAX_LAYERS];
+    const bool *memory_layers; /* layers_kept, or NULL: no memory */
 
     float *x;                        /* [T][C] residual */
     float *normed;                   /* [T][C] */

@@ -5,7 +5,6 @@
 #include "base/alloc.h"
 #include "base/status.h"
 #include "math/attention.h"
-#include "memory/memory.h"
 #include "model/model.h"
 
 enum { MOST_SEGMENT = 1 << 16 };
@@ -33,8 +32,7 @@ struct memtx_stream_options memtx_stream_options_default(void)
     return (struct memtx_stream_options){.mode = MEMTX_MODE_SINKS, .window = 512, .segment = 512, .sinks = 4};
 }
 
-/* ---- opening
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- opening ---------------------------------------------------------------------------------- */
 
 /* Sinks, kept rows, band and capacity of the cache by mode: DESIGN 3's table. */
 static int set_span(struct memtx_stream *stream)
@@ -80,20 +78,23 @@ static int set_span(struct memtx_stream *stream)
 static int check_memory(struct memtx_stream *stream)
 {
     const memtx_memory *memory = stream->options.memory;
+    struct memtx_memory_facts facts;
     if (stream->options.mode != MEMTX_MODE_MEMORY) {
         return MEMTX_OK;
     }
     if (!memory) {
         return memtx__fail(MEMTX_E_INVALID, "mode memory without a memory");
     }
-    if (memcmp(memory->store->spec.fingerprint, stream->model->fingerprint, MEMTX_FINGERPRINT_BYTES) != 0) {
+    memtx_memory_info(&facts, memory);
+    if (memcmp(facts.store.spec.fingerprint, stream->model->fingerprint, MEMTX_FINGERPRINT_BYTES) != 0) {
         return memtx__fail(MEMTX_E_MISMATCH, "the memory was made with another model");
     }
-    if (memory->options.most_tokens < stream->options.segment) {
+    if (facts.options.most_tokens < stream->options.segment) {
         return memtx__fail(MEMTX_E_INVALID, "segments of %u tokens; the memory was opened for %u",
-                           stream->options.segment, memory->options.most_tokens);
+                           stream->options.segment, facts.options.most_tokens);
     }
-    stream->memory_layers = memory->store->spec.layers_kept;
+    memcpy(stream->layers_kept, facts.store.spec.layers_kept, sizeof stream->layers_kept);
+    stream->memory_layers = stream->layers_kept;
     return MEMTX_OK;
 }
 
@@ -122,7 +123,7 @@ static void take_scratch(struct memtx_stream *stream, struct memtx__arena *arena
     stream->logits = memtx__arena_take(arena, segment * MEMTX__HEAD_TILE, sizeof(float));
     stream->losses = memtx__arena_take(arena, segment, sizeof *stream->losses);
     stream->attention_scratch =
-        memtx__arena_take(arena, (size_t)omp_get_max_threads() * memtx__attention_scratch(&sizes), sizeof(float));
+        memtx__arena_take(arena, stream->n_threads * memtx__attention_scratch(&sizes), sizeof(float));
     if (stream->memory_layers) {
         stream->remembered = memtx__arena_take(arena, segment * n_q, sizeof(float));
         stream->memory_lse = memtx__arena_take(arena, segment * config->n_heads, sizeof(float));
@@ -189,6 +190,7 @@ int memtx_stream_open(memtx_stream **out, const memtx_model *model, const struct
     }
     stream->model = model;
     stream->options = chosen;
+    stream->n_threads = (size_t)omp_get_max_threads();
     status = prepare(stream);
     if (status) {
         memtx_stream_close(stream);
@@ -210,8 +212,7 @@ void memtx_stream_close(memtx_stream *stream)
     memtx__free(stream);
 }
 
-/* ---- documents
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- documents -------------------------------------------------------------------------------- */
 
 void memtx_model_reset(memtx_stream *stream)
 {
@@ -219,6 +220,9 @@ void memtx_model_reset(memtx_stream *stream)
     stream->cache.n_sinks = 0;
     stream->position = 0;
     stream->n_last = 0;
+    if (stream->memory_layers) {
+        memtx_memory_abandon_document(stream->options.memory);
+    }
 }
 
 int memtx_model_begin_document(memtx_stream *stream, const char *name)

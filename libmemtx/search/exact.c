@@ -25,7 +25,9 @@ void memtx__exact_take(struct memtx__exact *exact, struct memtx__arena *arena, s
                        size_t dim)
 {
     size_t n_threads = (size_t)omp_get_max_threads();
-    size_t n_slots = most_queries + n_threads * FEW_QUERIES * n_threads;
+    /* When threads share the rows, each has a state for every one of the few queries. */
+    size_t n_few = most_queries < n_threads * FEW_QUERIES ? most_queries : n_threads * FEW_QUERIES;
+    size_t n_slots = most_queries > n_threads * n_few ? most_queries : n_threads * n_few;
     *exact = (struct memtx__exact){.most_queries = most_queries, .most_k = most_k, .dim = dim, .n_threads = n_threads};
     exact->tiles =
         memtx__arena_take(arena, n_threads * (TILE_ROWS * dim + TILE_ROWS * BLOCK_QUERIES), sizeof *exact->tiles);
@@ -33,7 +35,7 @@ void memtx__exact_take(struct memtx__exact *exact, struct memtx__arena *arena, s
     exact->topk = memtx__arena_take(arena, n_slots, sizeof *exact->topk);
 }
 
-/* The k best of rows[part of n_parts] for n queries from `first`, whose states begin at topk[0]. */
+/* The k best of blocks first_block .. end_block - 1 for n queries, whose states are topk[0 .. n). */
 static int scan(struct memtx__topk *topk, struct memtx__exact *exact, const struct memtx__row_set *rows,
                 const float *queries, size_t n, size_t first_block, size_t end_block)
 {
@@ -75,11 +77,12 @@ static int search_many(struct memtx__exact *exact, const struct memtx__row_set *
 {
     int status = MEMTX_OK;
     const size_t slice = (n_queries + exact->n_threads - 1) / exact->n_threads;
-#pragma omp parallel for schedule(static) reduction(min : status)
+#pragma omp parallel for schedule(static) reduction(min : status) num_threads((int)exact->n_threads)
     for (size_t thread = 0; thread < exact->n_threads; thread++) {
         size_t first = thread * slice, n = n_queries - first < slice ? n_queries - first : slice;
         if (first < n_queries) {
-            status = scan(exact->topk + first, exact, rows, queries + first * rows->dim, n, 0, rows->n_blocks);
+            int failed = scan(exact->topk + first, exact, rows, queries + first * rows->dim, n, 0, rows->n_blocks);
+            status = failed < status ? failed : status;
         }
     }
     return status;
@@ -91,10 +94,11 @@ static int search_few(struct memtx__exact *exact, const struct memtx__row_set *r
 {
     int status = MEMTX_OK;
     const size_t part = (rows->n_blocks + exact->n_threads - 1) / exact->n_threads;
-#pragma omp parallel for schedule(static) reduction(min : status)
+#pragma omp parallel for schedule(static) reduction(min : status) num_threads((int)exact->n_threads)
     for (size_t thread = 0; thread < exact->n_threads; thread++) {
         size_t first = thread * part, end = first + part < rows->n_blocks ? first + part : rows->n_blocks;
-        status = scan(exact->topk + thread * n_queries, exact, rows, queries, n_queries, first, end);
+        int failed = scan(exact->topk + thread * n_queries, exact, rows, queries, n_queries, first, end);
+        status = failed < status ? failed : status;
     }
     for (size_t thread = 1; thread < exact->n_threads; thread++) {
         for (size_t q = 0; q < n_queries; q++) {
@@ -136,8 +140,8 @@ int memtx__exact_search(float *scores, int64_t *ids, struct memtx__exact *exact,
     bool few = n_queries < FEW_QUERIES * exact->n_threads;
     begin(exact, few ? n_queries * exact->n_threads : n_queries, k);
     int status = few ? search_few(exact, rows, queries, n_queries) : search_many(exact, rows, queries, n_queries);
-    if (status) {
-        return status;
+    if (status) { /* said in the worker's thread: say it in the caller's */
+        return memtx__fail(status, "a product of the search failed: %s", memtx_status_text(status));
     }
 #pragma omp parallel for schedule(static)
     for (size_t q = 0; q < n_queries; q++) {

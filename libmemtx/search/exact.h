@@ -35,7 +35,7 @@ struct memtx__exact {
     size_t dim;
     size_t n_threads;
     float *tiles;                        /* a tile of converted rows and a block of scores for each thread */
-    struct memtx__candidate *candidates; /* [n_threads][most_queries][capacity] or [most_queries][capacity] */
+    struct memtx__candidate *candidates; /* [states][memtx__topk_capacity(k)] */
     struct memtx__topk *topk;
 };
 

@@ -94,8 +94,7 @@ void memtx__environment_version(char *out, size_t size)
     (void)snprintf(out, size, "%d.%d.%d", major, minor, patch);
 }
 
-/* ---- opening
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- opening ---------------------------------------------------------------------------------- */
 
 static bool has_file(const char *directory, const char *name)
 {
@@ -105,7 +104,12 @@ static bool has_file(const char *directory, const char *name)
     return n > 0 && (size_t)n < sizeof file && lstat(file, &facts) == 0;
 }
 
-/* A directory that is no store and could not be made anew: a mount point can be empty too. */
+bool memtx__environment_exists(const char *path)
+{
+    return has_file(path, "data.mdb");
+}
+
+/* A directory that is no store may become one when it is empty. */
 static int check_empty(const char *path)
 {
     DIR *directory = opendir(path);
@@ -136,10 +140,11 @@ int memtx__environment_prepare(const char *path)
     if (has_file(path, "data.mdb") || has_file(path, "writer")) {
         return MEMTX_OK;
     }
-    if (rmdir(path) == 0) { /* empty, so it may become a store */
-        return memtx__environment_prepare(path);
+    int status = check_empty(path);
+    if (!status) {
+        (void)chmod(path, 0700); /* empty, so it may become a store: keys and values are the text in another form */
     }
-    return check_empty(path);
+    return status;
 }
 
 static int make_temporary(char **path, const char *parent)
@@ -280,8 +285,7 @@ uint64_t memtx__environment_bytes(const struct memtx__environment *environment)
     return (info.me_last_pgno + 1) * (uint64_t)facts.ms_psize;
 }
 
-/* ---- records
- * ----------------------------------------------------------------------------------------------------------- */
+/* ---- records ---------------------------------------------------------------------------------- */
 
 int memtx__environment_create(struct memtx__environment *environment, const struct memtx_store_spec *spec,
                               uint32_t chunk_rows)
@@ -357,8 +361,7 @@ int memtx__environment_load_spec(struct memtx_store_spec *spec, uint32_t *chunk_
     return status;
 }
 
-/* ---- snapshots
- * --------------------------------------------------------------------------------------------------------------- */
+/* ---- snapshots -------------------------------------------------------------------------------- */
 
 struct memtx__snapshot {
     struct memtx__environment *environment;

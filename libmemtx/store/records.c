@@ -44,7 +44,7 @@ static int check_record(const char *what, const unsigned char *bytes, size_t n_b
     return MEMTX_OK;
 }
 
-/* ---- spec -------------------------------------------------------------------------------------------------------- */
+/* ---- spec ------------------------------------------------------------------------------------- */
 
 enum { SPEC_CRC_AT = 12, STATE_CRC_AT = 44, DOCUMENT_CRC_AT = 60, EXTENT_CRC_AT = 28, CHUNK_CRC_AT = 4 };
 
@@ -78,7 +78,7 @@ int memtx__spec_decode(struct memtx_store_spec *out, uint32_t *chunk_rows, const
     if (n_bytes < 16 || memcmp(bytes, MEMTX__SPEC_MAGIC, 8) != 0) {
         return memtx__fail(MEMTX_E_FORMAT, "the database is not a memtx store");
     }
-    if (memtx__get_u32(bytes + 8) > MEMTX__FORMAT_VERSION) {
+    if (memtx__get_u32(bytes + 8) > MEMTX__FORMAT_VERSION || memtx__get_u32(bytes + 8) == 0) {
         return memtx__fail(MEMTX_E_UNSUPPORTED, "the store has format version %u, this memtx knows 1 to %d",
                            memtx__get_u32(bytes + 8), MEMTX__FORMAT_VERSION);
     }
@@ -107,8 +107,7 @@ int memtx__spec_decode(struct memtx_store_spec *out, uint32_t *chunk_rows, const
     return MEMTX_OK;
 }
 
-/* ---- state, documents, extents ------------------------------------------------------------------------------------
- */
+/* ---- state, documents, extents ---------------------------------------------------------------- */
 
 void memtx__state_encode(unsigned char out[MEMTX__STATE_BYTES], const struct memtx__state *state)
 {
@@ -179,8 +178,7 @@ int memtx__extent_decode(struct memtx__extent *out, uint64_t first_row, const un
     return MEMTX_OK;
 }
 
-/* ---- chunks --------------------------------------------------------------------------------------------------------
- */
+/* ---- chunks ----------------------------------------------------------------------------------- */
 
 size_t memtx__chunk_bytes(uint32_t n_rows, uint32_t row_bytes)
 {

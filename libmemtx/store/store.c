@@ -43,8 +43,7 @@ struct memtx_store_options memtx_store_options_default(void)
                                         .group_bytes = (size_t)32 << 20};
 }
 
-/* ---- opening
- * ----------------------------------------------------------------------------------------------------------- */
+/* ---- opening ---------------------------------------------------------------------------------- */
 
 static int check_spec(const struct memtx_store_spec *spec)
 {
@@ -60,6 +59,10 @@ static int check_spec(const struct memtx_store_spec *spec)
         spec->rope_dims % 2 != 0 || spec->row_type > MEMTX_ROWS_F32 || spec->row_type < MEMTX_ROWS_F16) {
         return memtx__fail(MEMTX_E_INVALID, "a store for heads of %u with %u turning dimensions, row type %d",
                            spec->head_size, spec->rope_dims, (int)spec->row_type);
+    }
+    if (!isfinite(spec->scale) || (spec->rope_dims && !(isfinite(spec->rope_base) && spec->rope_base > 0))) {
+        return memtx__fail(MEMTX_E_INVALID, "a store with a RoPE base of %g and logits scaled by %g", spec->rope_base,
+                           (double)spec->scale);
     }
     for (uint32_t layer = 0; layer < MEMTX_MAX_LAYERS; layer++) {
         if (spec->layers_kept[layer] && layer >= spec->n_layers) {
@@ -100,12 +103,12 @@ static int compare_spec(const char *path, const struct memtx_store_spec *has, co
                            "%s: was made with another model of the same shape (use another directory)", path);
     }
     if (!same_rope(has, wanted) || has->scale != wanted->scale) {
-        return memtx__fail(MEMTX_E_MISMATCH,
-                           "%s: was made for RoPE of %u dimensions, base %g and logits scaled by %g, not %u, %g, %g%s (use "
-                           "another directory)",
-                           path, has->rope_dims, has->rope_base, (double)has->scale, wanted->rope_dims,
-                           wanted->rope_base, (double)wanted->scale,
-                           has->rope_factors || wanted->rope_factors ? ", with its own factors" : "");
+        return memtx__fail(
+            MEMTX_E_MISMATCH,
+            "%s: was made for RoPE of %u dimensions, base %g and logits scaled by %g, not %u, %g, %g%s (use "
+            "another directory)",
+            path, has->rope_dims, has->rope_base, (double)has->scale, wanted->rope_dims, wanted->rope_base,
+            (double)wanted->scale, has->rope_factors || wanted->rope_factors ? ", with its own factors" : "");
     }
     if (has->row_type != wanted->row_type) {
         return memtx__fail(MEMTX_E_MISMATCH, "%s: keeps %s rows, not %s (use --store-type %s or another directory)",
@@ -166,9 +169,6 @@ static int open_existing(memtx_store *store, const char *path, const struct memt
 
 static int open_new(memtx_store *store, const char *path, const struct memtx_store_spec *spec)
 {
-    if (!spec) {
-        return memtx__fail(MEMTX_E_NOT_FOUND, "%s: there is no store", path ? path : "(heap)");
-    }
     store->spec = *spec;
     if (spec->rope_factors) {
         int status = memtx__alloc(&store->rope_factors, spec->rope_dims / 2, sizeof *store->rope_factors);
@@ -182,13 +182,21 @@ static int open_new(memtx_store *store, const char *path, const struct memtx_sto
     return path ? memtx__environment_create(store->environment, spec, store->chunk_rows) : MEMTX_OK;
 }
 
+/* Without a spec there must be a store already; nothing is made. */
+static int check_exists(const char *path, const struct memtx_store_options *options)
+{
+    return path && !(options && options->temporary) && memtx__environment_exists(path)
+               ? MEMTX_OK
+               : memtx__fail(MEMTX_E_NOT_FOUND, "%s: there is no store", path ? path : "(heap)");
+}
+
 int memtx_store_open(memtx_store **out, const char *path, const struct memtx_store_spec *spec,
                      const struct memtx_store_options *options)
 {
     memtx_store *store;
     bool is_new = true;
     *out = NULL;
-    int status = spec ? check_spec(spec) : MEMTX_OK;
+    int status = spec ? check_spec(spec) : check_exists(path, options);
     if (status) {
         return status;
     }
@@ -210,7 +218,6 @@ int memtx_store_open(memtx_store **out, const char *path, const struct memtx_sto
         status = is_new ? open_new(store, path, spec) : open_existing(store, path, spec);
     }
     if (status) {
-        store->n_written_rows = store->state.n_rows; /* nothing to write */
         (void)memtx_store_close(store);
         return status;
     }
@@ -249,8 +256,7 @@ void memtx_store_info(struct memtx_store_facts *out, const memtx_store *store)
     };
 }
 
-/* ---- documents
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- documents -------------------------------------------------------------------------------- */
 
 int memtx_store_document_at(struct memtx_document *out, const memtx_store *store, uint64_t i)
 {
@@ -309,8 +315,7 @@ const struct memtx__extent *memtx__store_extent_of(const memtx_store *store, uin
     return extent && row - extent->first_row < extent->n_rows ? extent : NULL;
 }
 
-/* ---- appending
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- appending -------------------------------------------------------------------------------- */
 
 /* Rounds n rows of one pair out of [n][G][D] into the tail. */
 static void stage_pair(memtx_store *store, enum memtx__chunk_kind kind, size_t pair, uint64_t first, size_t n_rows,
@@ -434,6 +439,11 @@ int memtx__store_commit(memtx_store *store, size_t document, size_t n_rows, cons
         store->waiting_since_ns = now_ns();
     }
     return must_write(store) ? memtx__store_flush(store) : MEMTX_OK;
+}
+
+void memtx__store_discard_staged(memtx_store *store)
+{
+    memset(store->n_staged, 0, sizeof store->n_staged);
 }
 
 int memtx__store_flush(memtx_store *store)

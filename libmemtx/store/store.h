@@ -52,6 +52,8 @@ struct memtx_store {
     struct memtx__tail tail;
     uint32_t n_staged[MEMTX_MAX_LAYERS]; /* rows appended to a layer since the last commit */
 
+    bool has_memory; /* one memory at a time: staged rows and the tail are its own */
+
     struct memtx__environment *environment;
     struct memtx__lock *lock;
     uint64_t n_written_rows;   /* of state.n_rows */
@@ -63,7 +65,7 @@ struct memtx_store {
     uint64_t waiting_since_ns;
 };
 
-/* ---- store.c ---- */
+/* ---- store.c ---------------------------------------------------------------------------------- */
 
 /* Makes document `name`, empty and open; its index in store->documents in *out. A name that is taken gets "#2", "#3" ..
  * added. */
@@ -79,13 +81,16 @@ int memtx__store_append(memtx_store *store, uint32_t layer, size_t n_rows, const
 int memtx__store_commit(memtx_store *store, size_t document, size_t n_rows, const uint32_t *token_ids,
                         const uint64_t *positions);
 
+/* Drops what is appended and not committed. */
+void memtx__store_discard_staged(memtx_store *store);
+
 /* Writes everything that waits. */
 int memtx__store_flush(memtx_store *store);
 
 /* The extent that holds a row, or NULL. O(log extents). */
 const struct memtx__extent *memtx__store_extent_of(const memtx_store *store, uint64_t row);
 
-/* ---- tail.c ---- */
+/* ---- tail.c ----------------------------------------------------------------------------------- */
 
 int memtx__tail_reach(struct memtx__tail *tail, uint64_t chunk); /* makes the slots up to this chunk */
 unsigned char *memtx__tail_rows(const struct memtx__tail *tail, enum memtx__chunk_kind kind, size_t pair,
@@ -94,8 +99,10 @@ unsigned char *memtx__tail_tokens(const struct memtx__tail *tail, uint64_t chunk
 void memtx__tail_drop(struct memtx__tail *tail, uint64_t first_kept); /* slots of chunks below become free */
 void memtx__tail_release(struct memtx__tail *tail);
 
-/* ---- environment.c ---- */
+/* ---- environment.c ---------------------------------------------------------------------------- */
 
+/* Whether a directory holds an LMDB environment. */
+bool memtx__environment_exists(const char *path);
 /* Makes the directory where there is none, and refuses one that holds something else than a store. */
 int memtx__environment_prepare(const char *path);
 /* Opens the LMDB environment in a directory, or in a temporary one under it; *is_new tells that nothing is in it yet.
@@ -127,7 +134,7 @@ void memtx__snapshot_reset(struct memtx__snapshot *snapshot);
 int memtx__snapshot_chunk(const unsigned char **bytes, size_t *n_bytes, struct memtx__snapshot *snapshot,
                           enum memtx__chunk_kind kind, uint64_t chunk, uint32_t layer, uint32_t kv_head);
 
-/* ---- lock.c ---- */
+/* ---- lock.c ----------------------------------------------------------------------------------- */
 
 /* Takes the right to write a store: MEMTX_E_BUSY when another process or this one has it. */
 int memtx__lock_take(struct memtx__lock **out, const char *path);

@@ -51,11 +51,17 @@
  *    16   8  position of the first row 24   4  zero
  *    28   4  CRC-32C of the 28 bytes before
  *
- *   chunk: 240 bytes of header, then n_rows * row_bytes bytes of rows, then zeros up to whole pages. LMDB puts a
- * 16-byte header before a value of its own pages, so the header's size makes the first row stand at 256: 64-byte
- * aligned, and a full chunk's 65,520 bytes fill 16 pages exactly. 0   4  "mtxK" or "mtxV"           4   4  CRC-32C of
- * the header with these four bytes zero 8   8  first row id              16   4  n_rows 20   4  bytes of a row 24   4
- * layer 28   4  kv head                   32   4  CRC-32C of the rows 36 204  zero
+ *   chunk: 240 bytes of header, then n_rows * row_bytes bytes of rows, then zeros up to whole pages
+ *     0   4  "mtxK" or "mtxV"           4   4  CRC-32C of the header with these four bytes zero
+ *     8   8  first row id              16   4  n_rows
+ *    20   4  bytes of a row            24   4  layer
+ *    28   4  kv head                   32   4  CRC-32C of the rows
+ *    36 204  zero
+ *
+ * LMDB puts a 16-byte header before a value of its own pages, so the header's size makes the first row stand at 256:
+ * 64-byte aligned, and a full chunk's 65,520 bytes fill 16 pages exactly.
+ *
+ * History: version 1 is the first.
  */
 #ifndef MEMTX_STORE_FORMAT_H
 #define MEMTX_STORE_FORMAT_H

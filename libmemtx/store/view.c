@@ -23,6 +23,9 @@ int memtx__view_begin(struct memtx__view *view)
     if (!status && view->snapshot) {
         status =
             memtx__grow(&view->rows, &view->n_chunks_held, n_chunks, 2 * view->store->n_pairs * sizeof *view->rows);
+        if (status) {
+            memtx__snapshot_reset(view->snapshot);
+        }
     }
     return status;
 }

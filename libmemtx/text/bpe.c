@@ -23,7 +23,7 @@ struct memtx__bpe_symbol {
     uint32_t next;
 };
 
-/* ---- the table of merges ---------------------------------------------------------------------------------------- */
+/* ---- the table of merges ---------------------------------------------------------------------- */
 
 /* The slot that holds the pair, or the free one where it would go. */
 static size_t find_slot(const struct memtx__bpe *bpe, uint32_t left, uint32_t right)
@@ -148,7 +148,7 @@ void memtx__bpe_destroy(struct memtx__bpe *bpe)
     *bpe = (struct memtx__bpe){0};
 }
 
-/* ---- candidates: a binary heap, least first --------------------------------------------------------------------- */
+/* ---- candidates: a binary heap, least first --------------------------------------------------- */
 
 static void push(struct memtx__bpe_scratch *scratch, uint64_t value)
 {
@@ -180,7 +180,7 @@ static uint64_t pop(struct memtx__bpe_scratch *scratch)
     return least;
 }
 
-/* ---- merging ---------------------------------------------------------------------------------------------------- */
+/* ---- merging ---------------------------------------------------------------------------------- */
 
 /* Makes the symbol at `at` and the one after it a candidate, if they merge at all. */
 static void push_pair(struct memtx__bpe_scratch *scratch, const struct memtx__bpe *bpe, uint32_t at)

@@ -37,7 +37,7 @@ struct memtx_tokenizer {
     uint32_t bos;
 };
 
-/* ---- from a file ------------------------------------------------------------------------------------------------ */
+/* ---- from a file ------------------------------------------------------------------------------ */
 
 /* A text that must be there. */
 static int read_text(struct memtx_text *out, const memtx_gguf *gguf, const char *key)
@@ -144,7 +144,7 @@ void memtx_tokenizer_destroy(memtx_tokenizer *tokenizer)
     }
 }
 
-/* ---- encoding --------------------------------------------------------------------------------------------------- */
+/* ---- encoding --------------------------------------------------------------------------------- */
 
 /* One call of encode. */
 struct encoder {
@@ -271,7 +271,7 @@ void memtx_tokens_free(uint32_t *tokens)
     memtx__free(tokens);
 }
 
-/* ---- facts ------------------------------------------------------------------------------------------------------ */
+/* ---- facts ------------------------------------------------------------------------------------ */
 
 struct memtx_text memtx_tokenizer_token(const memtx_tokenizer *tokenizer, uint32_t id)
 {

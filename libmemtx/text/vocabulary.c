@@ -41,7 +41,7 @@ int memtx__vocabulary_find_texts(const struct memtx_gguf_value **out, const memt
     return MEMTX_OK;
 }
 
-/* ---- from texts to ids ------------------------------------------------------------------------------------------ */
+/* ---- from texts to ids ------------------------------------------------------------------------ */
 
 static bool same_text(struct memtx_text a, struct memtx_text b)
 {
@@ -89,7 +89,7 @@ static bool enter(struct memtx__text_table *table, uint32_t id)
     return is_new;
 }
 
-/* ---- the file's spellings --------------------------------------------------------------------------------------- */
+/* ---- the file's spellings --------------------------------------------------------------------- */
 
 static int read_spellings(struct memtx__spellings *out, const memtx_gguf *gguf, const struct memtx_gguf_value *array)
 {
@@ -143,7 +143,7 @@ void memtx__spellings_destroy(struct memtx__spellings *spellings)
     *spellings = (struct memtx__spellings){0};
 }
 
-/* ---- from spellings to bytes ------------------------------------------------------------------------------------ */
+/* ---- from spellings to bytes ------------------------------------------------------------------ */
 
 enum { ALPHABET_END = 0x100 + 68 }; /* one past its last character */
 

@@ -127,8 +127,7 @@ Test(memory_reference, nll_in_every_setting)
     free(file);
 }
 
-/* ---- what single queries retrieved --------------------------------------------------------------------------------
- */
+/* ---- what single queries retrieved ------------------------------------------------------------ */
 
 static const double score_tolerance = 1e-3; /* relative to the largest */
 static const double lse_tolerance = 2e-3;

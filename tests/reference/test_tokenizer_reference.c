@@ -48,7 +48,7 @@ struct reference_input {
 
 #define N_OF(array) (sizeof(array) / sizeof((array)[0]))
 
-/* ---- helpers ---------------------------------------------------------------------------------------------------- */
+/* ---- helpers ---------------------------------------------------------------------------------- */
 
 /* zlib's CRC-32 (reflected polynomial 0xEDB88320), a bit at a time. */
 static uint32_t add_crc32(uint32_t crc, const void *bytes, size_t n_bytes)
@@ -162,7 +162,7 @@ static struct reference_list list_ids(const memtx_tokenizer *tokenizer, const ch
     return list;
 }
 
-/* ---- pieces ----------------------------------------------------------------------------------------------------- */
+/* ---- pieces ----------------------------------------------------------------------------------- */
 
 static void create_all(struct memtx__pretokenizer *out)
 {
@@ -220,7 +220,7 @@ Test(tokenizer_reference, pieces_of_texts)
     }
 }
 
-/* ---- ids -------------------------------------------------------------------------------------------------------- */
+/* ---- ids -------------------------------------------------------------------------------------- */
 
 Test(tokenizer_reference, ids_of_torture_list)
 {

@@ -24,8 +24,7 @@ struct plain {
     bool *found;             /* [n] */
 };
 
-/* ---- what is seen: DESIGN 3's table -------------------------------------------------------------------------------
- */
+/* ---- what is seen: DESIGN 3's table ----------------------------------------------------------- */
 
 static size_t segment_start(const struct plain_options *options, size_t t)
 {
@@ -77,8 +76,7 @@ static bool is_remembered(const struct plain_options *options, size_t t_query, s
     return t_key < end && t_key >= options->sinks && (!options->capacity || t_key + options->capacity >= end);
 }
 
-/* ---- pieces -------------------------------------------------------------------------------------------------------
- */
+/* ---- pieces ----------------------------------------------------------------------------------- */
 
 static const float *weights(const struct plain *plain, size_t layer, const char *name)
 {
@@ -128,8 +126,7 @@ static double turned_dot(const struct plain *plain, const double *q, const doubl
     return sum;
 }
 
-/* ---- attention ----------------------------------------------------------------------------------------------------
- */
+/* ---- attention -------------------------------------------------------------------------------- */
 
 /* Softmax over the tokens with found[t]: out[D] = sum of their values, and the log-sum-exp; -inf where there is none.
  */
@@ -216,8 +213,7 @@ static void attend(double *out, struct plain *plain, size_t layer, size_t t_quer
     free(remembered);
 }
 
-/* ---- the model -----------------------------------------------------------------------------------------------------
- */
+/* ---- the model -------------------------------------------------------------------------------- */
 
 static void store_rows(double *kept, const struct plain *plain, const double *rows, size_t n)
 {

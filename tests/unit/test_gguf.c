@@ -24,7 +24,7 @@
 #include "base/file.h"
 #include "memtx/gguf.h"
 
-/* ---- files made by hand ------------------------------------------------------------------------------------------ */
+/* ---- files made by hand ----------------------------------------------------------------------- */
 
 enum { FILE_BYTES = 1 << 18 };
 
@@ -126,7 +126,7 @@ static void refused(int status, const char *piece)
     cr_assert_null(strchr(memtx_last_error(), '\n'));
 }
 
-/* ---- files made by the writer ------------------------------------------------------------------------------------ */
+/* ---- files made by the writer ----------------------------------------------------------------- */
 
 static char path[64];
 
@@ -407,7 +407,7 @@ Test(sample, every_bit_turned)
     memtx__map_close(&map);
 }
 
-/* ---- memory runs out --------------------------------------------------------------------------------------------- */
+/* ---- memory runs out -------------------------------------------------------------------------- */
 
 /* Without a sanitizer leaks are seen in the bytes in use, which the C library's cache of freed blocks blurs until it is
  * full: so the first sweeps are not measured, and a leak of one block (64 bytes or more) in each of the others is more
@@ -470,7 +470,7 @@ Test(sample, memory_runs_out_while_writing)
     leaks_nothing(write_sample, 40);
 }
 
-/* ---- single values ----------------------------------------------------------------------------------------------- */
+/* ---- single values ---------------------------------------------------------------------------- */
 
 Test(gguf, every_integer_type_is_converted)
 {
@@ -563,7 +563,7 @@ Test(gguf, many_names_are_found)
     memtx_gguf_close(gguf);
 }
 
-/* ---- refused: the file as a whole -------------------------------------------------------------------------------- */
+/* ---- refused: the file as a whole ------------------------------------------------------------- */
 
 Test(gguf, not_there_or_not_a_file)
 {
@@ -630,7 +630,7 @@ Test(gguf, big_endian)
     refused(MEMTX_E_FORMAT, "big-endian file");
 }
 
-/* ---- refused: counts and values ---------------------------------------------------------------------------------- */
+/* ---- refused: counts and values --------------------------------------------------------------- */
 
 Test(gguf, absurd_counts)
 {
@@ -761,7 +761,7 @@ Test(gguf, names_that_are_there_twice)
     refused(MEMTX_E_FORMAT, "tensor \"w\" is there twice");
 }
 
-/* ---- refused: tensors -------------------------------------------------------------------------------------------- */
+/* ---- refused: tensors ------------------------------------------------------------------------- */
 
 Test(gguf, dimensions)
 {
@@ -867,7 +867,7 @@ Test(gguf, type_names)
     cr_assert_null(memtx_tensor_type_name(-1));
 }
 
-/* ---- the writer's own refusals ----------------------------------------------------------------------------------- */
+/* ---- the writer's own refusals ---------------------------------------------------------------- */
 
 Test(sample, the_writer_refuses)
 {

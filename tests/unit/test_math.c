@@ -27,8 +27,7 @@ static float *random_values(size_t n, float size, uint64_t seed)
     return values;
 }
 
-/* ---- linear -------------------------------------------------------------------------------------------------------
- */
+/* ---- linear ----------------------------------------------------------------------------------- */
 
 /* Sums of n products in another order: float32 rounds each sum by up to 2^-24 of its size, and errors add up as a walk.
  */
@@ -143,11 +142,11 @@ Test(linear, bare_products)
     free(b);
 }
 
-/* ---- attention ----------------------------------------------------------------------------------------------------
- */
+/* ---- attention -------------------------------------------------------------------------------- */
 
 static void attention_against_plain(struct memtx__attention_sizes sizes, float size)
 {
+    sizes.n_threads = (size_t)omp_get_max_threads();
     /* Weights are exponentials of logits that are rounded relative to their own size. */
     const double tolerance = 2e-5 * (1 + (double)(size * size) * (double)sizes.head_size * (double)sizes.scale);
     const size_t n_out = sizes.n_tokens * sizes.n_heads * sizes.head_size, n_lse = sizes.n_tokens * sizes.n_heads;
@@ -232,8 +231,7 @@ Test(attention, of_extreme_logits)
     attention_against_plain(sizes, 0);
 }
 
-/* ---- norm, activation ---------------------------------------------------------------------------------------------
- */
+/* ---- norm, activation ------------------------------------------------------------------------- */
 
 Test(norm, against_double)
 {
@@ -312,8 +310,7 @@ Test(activation, add)
     free(before);
 }
 
-/* ---- rope ---------------------------------------------------------------------------------------------------------
- */
+/* ---- rope ------------------------------------------------------------------------------------- */
 
 enum { D = 16 };
 
@@ -389,8 +386,7 @@ Test(rope, dimensions_that_do_not_turn)
     free(x);
 }
 
-/* ---- loss ---------------------------------------------------------------------------------------------------------
- */
+/* ---- loss ------------------------------------------------------------------------------------- */
 
 static void loss_against_double(size_t n_rows, size_t n_vocabulary, size_t tile, float size)
 {

@@ -12,8 +12,7 @@
 #include "model/model.h"
 #include "tiny_model.h"
 
-/* ---- exactly once (DESIGN 3's invariant) ---------------------------------------------------------------------------
- */
+/* ---- exactly once (DESIGN 3's invariant) ------------------------------------------------------ */
 
 enum { N_TEXT = 700 };
 
@@ -111,8 +110,7 @@ Test(exactly_once, after_every_segment)
     memtx_model_close(model);
 }
 
-/* ---- a memory by hand ---------------------------------------------------------------------------------------------
- */
+/* ---- a memory by hand ------------------------------------------------------------------------- */
 
 enum { LAYER = 1, OTHER_LAYER = 2, H = 4, G = 2, D = 8, GROUP = H / G, MOST_Q = 16, MOST_K = 64 };
 
@@ -295,8 +293,7 @@ static void check_answer(const struct hand *hand, size_t n_q, size_t first_row, 
     }
 }
 
-/* ---- what is retrieved --------------------------------------------------------------------------------------------
- */
+/* ---- what is retrieved ------------------------------------------------------------------------ */
 
 Test(retrieval, each_row_is_the_row_it_claims_to_be)
 {
@@ -501,8 +498,7 @@ Test(retrieval, rows_are_rounded_when_they_are_appended)
     hand_close(&hand);
 }
 
-/* ---- random retrieval ---------------------------------------------------------------------------------------------
- */
+/* ---- random retrieval ------------------------------------------------------------------------- */
 
 Test(random, visible_rows_without_replacement_by_seed)
 {
@@ -585,8 +581,7 @@ Test(random, fewer_rows_than_k_are_all_drawn)
     hand_close(&hand);
 }
 
-/* ---- what is refused ----------------------------------------------------------------------------------------------
- */
+/* ---- what is refused -------------------------------------------------------------------------- */
 
 Test(refused, options)
 {
@@ -735,8 +730,7 @@ Test(refused, layers_that_append_different_tokens)
     }
 }
 
-/* ---- the blend ----------------------------------------------------------------------------------------------------
- */
+/* ---- the blend -------------------------------------------------------------------------------- */
 
 enum { N_Q = 3 };
 

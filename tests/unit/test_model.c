@@ -36,7 +36,7 @@ static memtx_stream *open_stream(const memtx_model *model, struct memtx_stream_o
     return stream;
 }
 
-/* ---- loading ----------------------------------------------------------------------------------------------------- */
+/* ---- loading ---------------------------------------------------------------------------------- */
 
 /* The file is refused with this status and one line that holds `piece`. */
 static void refused(const struct tiny_options *options, int status, const char *piece)
@@ -178,8 +178,7 @@ Test(loading, absurd_counts)
     }
 }
 
-/* ---- what each mode sees ------------------------------------------------------------------------------------------
- */
+/* ---- what each mode sees ---------------------------------------------------------------------- */
 
 /* The mode against the plain decoder. */
 static void same_as_plain(struct tiny_options options, enum memtx_mode mode, uint32_t window, uint32_t segment,
@@ -304,8 +303,7 @@ Test(segments, size_does_not_matter_in_window)
     segment_size_does_not_matter(MEMTX_MODE_WINDOW, 1);
 }
 
-/* ---- streams ------------------------------------------------------------------------------------------------------
- */
+/* ---- streams ---------------------------------------------------------------------------------- */
 
 Test(streams, full_past_the_context_is_refused)
 {

@@ -49,7 +49,7 @@ static bool gives(int type, const unsigned char *bytes, size_t n_bytes, const fl
     return equal;
 }
 
-/* ---- blocks packed from known numbers ---------------------------------------------------------------------------- */
+/* ---- blocks packed from known numbers --------------------------------------------------------- */
 
 /* A scale and its f16 at `at`. */
 static float put_scale(unsigned char *at, struct memtx__rng *rng)
@@ -184,7 +184,7 @@ Test(quant, plain_types)
     cr_assert(gives(MEMTX_TENSOR_BF16, bf16, sizeof bf16, from_bf16, 37));
 }
 
-/* ---- figures of another implementation --------------------------------------------------------------------------- */
+/* ---- figures of another implementation -------------------------------------------------------- */
 
 Test(quant, reference)
 {
@@ -213,7 +213,7 @@ Test(quant, layout)
     cr_assert_not(memtx__quant_layout(&values, &bytes, 1 << 30));
 }
 
-/* ---- half precision ---------------------------------------------------------------------------------------------- */
+/* ---- half precision --------------------------------------------------------------------------- */
 
 /* By the definition of binary16. */
 static double value_of_half(int half)

@@ -197,8 +197,7 @@ static void check_place(const memtx_store *store, uint64_t row, uint64_t documen
     cr_assert_eq(extent->first_position + (row - extent->first_row), position);
 }
 
-/* ---- what is appended is what is found ----------------------------------------------------------------------------
- */
+/* ---- what is appended is what is found -------------------------------------------------------- */
 
 static void fill(memtx_store *store)
 {
@@ -421,8 +420,7 @@ Test(heap, a_name_that_is_taken)
     close_store(store);
 }
 
-/* ---- what does not fit --------------------------------------------------------------------------------------------
- */
+/* ---- what does not fit ------------------------------------------------------------------------ */
 
 /* Opening is refused with this status and one line that holds `piece`. */
 static void refused(const char *at, const struct memtx_store_spec *spec, int status, const char *piece)
@@ -568,8 +566,7 @@ Test(refused, specs_out_of_range)
     }
 }
 
-/* ---- where it cannot be -------------------------------------------------------------------------------------------
- */
+/* ---- where it cannot be ----------------------------------------------------------------------- */
 
 static void write_file(const char *name, const char *bytes)
 {
@@ -659,8 +656,7 @@ Test(places, a_temporary_store_leaves_nothing, .init = make_folder, .fini = remo
     cr_assert_eq(n_entries(folder), 0);
 }
 
-/* ---- one writer ---------------------------------------------------------------------------------------------------
- */
+/* ---- one writer ------------------------------------------------------------------------------- */
 
 Test(writers, this_process_opens_a_store_once, .init = make_folder, .fini = remove_folder)
 {
@@ -742,8 +738,7 @@ Test(writers, another_process, .init = make_folder, .fini = remove_folder)
     close_store(store);
 }
 
-/* ---- damage -------------------------------------------------------------------------------------------------------
- */
+/* ---- damage ----------------------------------------------------------------------------------- */
 
 static unsigned char *data;
 static size_t n_data;
@@ -893,8 +888,7 @@ Test(damage, records, .init = make_folder, .fini = remove_folder)
     damage_record("extents", zero, 8, 0);
 }
 
-/* ---- memory that runs out -----------------------------------------------------------------------------------------
- */
+/* ---- memory that runs out --------------------------------------------------------------------- */
 
 #if !defined(__SANITIZE_ADDRESS__)
 static size_t bytes_in_use(void)

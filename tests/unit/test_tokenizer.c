@@ -28,7 +28,7 @@ static void setup(void)
 
 TestSuite(tokenizer, .init = setup);
 
-/* ---- helpers ---------------------------------------------------------------------------------------------------- */
+/* ---- helpers ---------------------------------------------------------------------------------- */
 
 static memtx_gguf *open_tiny(void)
 {
@@ -98,7 +98,7 @@ static size_t expect_round_trip(const memtx_tokenizer *tokenizer, const char *te
     return n;
 }
 
-/* ---- ids -------------------------------------------------------------------------------------------------------- */
+/* ---- ids -------------------------------------------------------------------------------------- */
 
 Test(tokenizer, ids_by_hand)
 {
@@ -245,7 +245,7 @@ Test(tokenizer, merges_as_defined)
     }
 }
 
-/* ---- files that are not what they should be --------------------------------------------------------------------- */
+/* ---- files that are not what they should be --------------------------------------------------- */
 
 Test(tokenizer, missing_keys)
 {
@@ -411,7 +411,7 @@ Test(tokenizer, invalid_arguments)
     memtx_tokenizer_destroy(tokenizer);
 }
 
-/* ---- any bytes -------------------------------------------------------------------------------------------------- */
+/* ---- any bytes -------------------------------------------------------------------------------- */
 
 static const char *const fragments[] = {
     "hello",    " world",       "  ",        "\r\n",         "\n\n",         "\t",       "1234",     "'ll",
@@ -608,7 +608,7 @@ Test(tokenizer, long_words)
     memtx__free(text);
 }
 
-/* ---- memory and threads ----------------------------------------------------------------------------------------- */
+/* ---- memory and threads ----------------------------------------------------------------------- */
 
 static const char some_text[] = "hello world, aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa \xFF\xFF lol  12 whole";
 

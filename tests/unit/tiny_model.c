@@ -34,7 +34,7 @@ static void done(int status)
     cr_assert_eq(status, MEMTX_OK, "%s", memtx_last_error());
 }
 
-/* ---- the vocabulary ---------------------------------------------------------------------------------------------- */
+/* ---- the vocabulary --------------------------------------------------------------------------- */
 
 /* The spelling of a byte in GPT-2's alphabet, UTF-8; its length. */
 static size_t spell(char *out, int byte)
@@ -83,7 +83,7 @@ static void add_vocabulary(memtx_gguf_writer *writer)
     done(memtx_gguf_writer_add_numbers(writer, "tokenizer.ggml.token_type", MEMTX_GGUF_I32, types, TINY_VOCABULARY));
 }
 
-/* ---- numbers and tensors ----------------------------------------------------------------------------------------- */
+/* ---- numbers and tensors ---------------------------------------------------------------------- */
 
 struct maker {
     memtx_gguf_writer *writer;
@@ -203,7 +203,7 @@ memtx_model *tiny_model_load(const struct tiny_options *options)
     return model;
 }
 
-/* ---- running ----------------------------------------------------------------------------------------------------- */
+/* ---- running ---------------------------------------------------------------------------------- */
 
 void tiny_tokens(uint32_t *tokens, size_t n, uint64_t seed)
 {

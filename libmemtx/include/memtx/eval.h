@@ -103,9 +103,10 @@ MEMTX_API int memtx_eval_parse_layers(bool *layers, const char *text, uint32_t n
 /* Parses "xl,sinks,memory-random" into options->modes. MEMTX_E_INVALID (unknown, named twice, none). */
 MEMTX_API int memtx_eval_parse_modes(struct memtx_eval_options *options, const char *text);
 
-/* Evaluates. *out is the caller's, also when MEMTX_E_INTERRUPTED is returned, and then holds what was scored; NULL on
- * every other failure: MEMTX_E_INVALID (an option; nothing to score), MEMTX_E_CONTEXT (mode full and a text longer than
- * the model's context), and what model, memory and store say. */
+/* Evaluates. What is wrong with options, texts or the store that was given is told before anything is read. *out is the
+ * caller's; it is also given when a later failure, or the progress callback, breaks a mode off, and then holds what was
+ * scored until then; NULL when nothing was. MEMTX_E_INTERRUPTED; MEMTX_E_INVALID (an option; nothing to score);
+ * MEMTX_E_CONTEXT (mode full and a text longer than the model's context); and what model, memory and store say. */
 MEMTX_API int memtx_eval_run(memtx_eval **out, const memtx_model *model, const struct memtx_eval_options *options,
                              const struct memtx_eval_text *texts, size_t n_texts);
 MEMTX_API void memtx_eval_destroy(memtx_eval *eval); /* NULL is fine */

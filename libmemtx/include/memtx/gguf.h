@@ -122,7 +122,7 @@ MEMTX_API bool memtx_gguf_next_string(struct memtx_text *out, const struct memtx
 MEMTX_API const char *memtx_tensor_type_name(int type);
 MEMTX_API const char *memtx_gguf_type_name(int type);
 
-/* ---- writing ---------------------------------------------------------------------------------------------------- */
+/* ---- writing ---------------------------------------------------------------------------------- */
 
 typedef struct memtx_gguf_writer memtx_gguf_writer;
 

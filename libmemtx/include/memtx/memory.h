@@ -1,9 +1,9 @@
 /* A memory: one stream of rows appended to a store, and attention over the k best of them (Memorizing Transformers,
  * section 3.2, with what DESIGN 3 and 4 decide about positions and the blend).
  *
- *     memtx_memory_open -> _begin_document -> { _begin_segment; _attend at each memory layer; _append for each; _commit
- * } ..
- *       -> _end_document -> .. -> _close
+ *     memtx_memory_open -> _begin_document
+ *         -> { _begin_segment; _attend at each memory layer; _append for each; _commit } ..
+ *         -> _end_document -> .. -> _close
  *
  * Keys and queries are given before RoPE; the memory turns by the store's RoPE facts. A handle is one stream and
  * belongs to one thread at a time.
@@ -55,7 +55,8 @@ typedef struct memtx_memory memtx_memory;
 MEMTX_API struct memtx_memory_options memtx_memory_options_default(void);
 
 /* A memory over a store, which stays the caller's and must outlive it. *out is the caller's; NULL on failure.
- * MEMTX_E_INVALID (an option out of range), MEMTX_E_NO_MEMORY. */
+ * MEMTX_E_INVALID (an option out of range), MEMTX_E_BUSY (the store has a memory open already: one stream at a time),
+ * MEMTX_E_NO_MEMORY, or what the store says. */
 MEMTX_API int memtx_memory_open(memtx_memory **out, memtx_store *store, const struct memtx_memory_options *options);
 MEMTX_API void memtx_memory_close(memtx_memory *memory); /* NULL is fine; what waits is written by memtx_store_close */
 
@@ -67,6 +68,10 @@ MEMTX_API int memtx_memory_begin_document(memtx_memory *memory, const char *name
 /* The document is complete: `hash` is that of its text, or NULL. What waits is written. MEMTX_E_INVALID
  * (none is open, or rows are appended and not committed: it then stays open), or what the store says. */
 MEMTX_API int memtx_memory_end_document(memtx_memory *memory, const uint8_t hash[MEMTX_HASH_BYTES]);
+
+/* Gives the open document up where it is: rows that are committed stay, as those of a document that broke off; what is
+ * appended and not committed is dropped. Without an open document it does nothing. */
+MEMTX_API void memtx_memory_abandon_document(memtx_memory *memory);
 
 /* Before the first attend of a segment: fixes what is visible until the commit. MEMTX_E_IO .. as the store says. */
 MEMTX_API int memtx_memory_begin_segment(memtx_memory *memory);
@@ -93,18 +98,24 @@ MEMTX_API int memtx_memory_append(memtx_memory *memory, uint32_t layer, size_t n
  * MEMTX_E_NO_SPACE, MEMTX_E_IO: then the rows stay in RAM and visible, and the next commit tries again. */
 MEMTX_API int memtx_memory_commit(memtx_memory *memory);
 
+/* What a memory was opened with and over. options.tau is NULL; store.spec.rope_factors is borrowed from the store. */
+struct memtx_memory_facts {
+    struct memtx_memory_options options;
+    struct memtx_store_facts store;
+};
+MEMTX_API void memtx_memory_info(struct memtx_memory_facts *out, const memtx_memory *memory);
+
 /* Rows that a search sees now. */
 MEMTX_API uint64_t memtx_memory_n_visible(const memtx_memory *memory);
 
-/* Token id, document and position of a row; MEMTX_E_NOT_FOUND for a row that is not visible. */
+/* Document and position of a row; MEMTX_E_NOT_FOUND for a row that is not visible. */
 struct memtx_row_facts {
     uint64_t document;
     uint64_t position;
 };
 MEMTX_API int memtx_memory_row(struct memtx_row_facts *out, const memtx_memory *memory, uint64_t row);
 
-/* ---- the blend (DESIGN 4) ------------------------------------------------------------------------------------------
- */
+/* ---- the blend (DESIGN 4) --------------------------------------------------------------------- */
 
 enum memtx_blend_mode {
     MEMTX_BLEND_JOINT = 0, /* one softmax over local and retrieved rows */

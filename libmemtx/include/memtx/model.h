@@ -1,9 +1,10 @@
 /* The bundled runtime: a decoder (RMSNorm, RoPE, grouped-query attention, SwiGLU) read from a GGUF file, and streams
  * that run texts through it a segment at a time, in the modes of DESIGN 3.
  *
- *     memtx_model_load -> memtx_stream_open -> { memtx_model_begin_document; { memtx_model_forward_segment;
- * memtx_model_nll }
- *       .. ; memtx_model_end_document } .. -> memtx_stream_close -> memtx_model_close
+ *     memtx_model_load -> memtx_stream_open
+ *         -> { memtx_model_begin_document; { memtx_model_forward_segment; memtx_model_nll } ..;
+ *              memtx_model_end_document } ..
+ *         -> memtx_stream_close -> memtx_model_close
  *
  * A model is read-only once loaded and may serve several streams; a stream belongs to one thread at a time and uses all
  * OpenMP threads. The segment loop does not allocate.
@@ -36,6 +37,7 @@ enum memtx_mode {
 };
 
 struct memtx_model_facts {
+    const char *path; /* of the file, borrowed from the model */
     char architecture[32];
     char name[128];
     uint32_t n_layers, n_channels, n_heads, n_kv_heads, head_size, n_feed_forward, n_vocabulary, context;
@@ -75,7 +77,7 @@ struct memtx_stream_options {
 MEMTX_API struct memtx_stream_options memtx_stream_options_default(void);
 
 /* A stream over a model, with all the scratch it will need. *out is the caller's; NULL on failure. MEMTX_E_INVALID (an
- * option out of range; a memory that was made for another model), MEMTX_E_CONTEXT (sinks, window and segment, or
+ * option out of range), MEMTX_E_MISMATCH (a memory made for another model), MEMTX_E_CONTEXT (sinks, window and segment, or
  * most_tokens, are more than the model's context), MEMTX_E_NO_MEMORY. */
 MEMTX_API int memtx_stream_open(memtx_stream **out, const memtx_model *model,
                                 const struct memtx_stream_options *options);
@@ -102,7 +104,8 @@ MEMTX_API int memtx_model_logits(float *logits, memtx_stream *stream, size_t fir
  * NULL). The stream is then empty. */
 MEMTX_API int memtx_model_end_document(memtx_stream *stream, const uint8_t hash[MEMTX_HASH_BYTES]);
 
-/* Drops window, sinks and position. A document open in the memory stays open there, as a document that broke off. */
+/* Drops window, sinks and position. A document that is open in the memory is given up there (memtx/memory.h); a new one
+ * may begin, also after a failure. */
 MEMTX_API void memtx_model_reset(memtx_stream *stream);
 
 /* "segment", "window", "xl", "sinks", "full", "memory", and back: MEMTX_E_INVALID for another name. */

@@ -4,7 +4,7 @@
  * type of the rows, RoPE facts and tokenizer, and refuses another. The truth is in LMDB; what a reader or a restart
  * sees is a prefix of the stream that was appended. See store/store_format.h in the source for every byte.
  *
- * Life: open -> (memories read and append through memtx/memory.h) -> close. One process writes, any number read.
+ * Life: open -> (memories read and append through memtx/memory.h) -> close. A store is open once, in one process.
  */
 #ifndef MEMTX_STORE_H
 #define MEMTX_STORE_H
@@ -86,12 +86,12 @@ typedef struct memtx_store memtx_store;
 
 MEMTX_API struct memtx_store_options memtx_store_options_default(void);
 
-/* Opens the store in directory `path` for appending, creating it (0700) where it does not exist; path NULL makes one on
- * the heap. *out is the caller's; NULL on failure.
- * MEMTX_E_NOT_FOUND; MEMTX_E_MISMATCH (another model or other settings of the rows: the text says which);
- * MEMTX_E_UNSUPPORTED (a newer format); MEMTX_E_CORRUPT; MEMTX_E_BUSY (another process writes it, or this process has
- * it open already); MEMTX_E_FORMAT (a directory that is something else); MEMTX_E_INVALID; MEMTX_E_IO; MEMTX_E_NO_SPACE;
- * MEMTX_E_NO_MEMORY. The cost does not depend on the number of rows. */
+/* Opens the store that `spec` describes in directory `path`, for reading and appending, creating it (0700) where it
+ * does not exist; path NULL makes one on the heap. `spec` NULL takes an existing store as it is, and makes none. *out is
+ * the caller's; NULL on failure. MEMTX_E_NOT_FOUND; MEMTX_E_MISMATCH (another model or other settings of the rows: the
+ * text says which); MEMTX_E_UNSUPPORTED (a newer format); MEMTX_E_CORRUPT; MEMTX_E_BUSY (another process writes it, or
+ * this process has it open already); MEMTX_E_FORMAT (a directory that is something else); MEMTX_E_INVALID;
+ * MEMTX_E_IO; MEMTX_E_NO_SPACE; MEMTX_E_NO_MEMORY. The cost does not depend on the number of rows. */
 MEMTX_API int memtx_store_open(memtx_store **out, const char *path, const struct memtx_store_spec *spec,
                                const struct memtx_store_options *options);
 
