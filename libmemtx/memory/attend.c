@@ -226,8 +226,9 @@ static void attend_query(float *V_mem, float *LSE_mem, struct memtx_hit *hits, c
     }
 }
 
-static int check_call(const memtx_memory *memory, uint32_t layer, size_t n_q)
+static int check_call(const memtx_memory *memory, uint32_t layer, size_t n_q, const float *queries)
 {
+    const size_t n_head = memory->store->spec.head_size, n_query = memory->store->spec.n_heads * n_head;
     if (!memory->in_segment) {
         return memtx__fail(MEMTX_E_INVALID, "no segment has begun");
     }
@@ -238,13 +239,19 @@ static int check_call(const memtx_memory *memory, uint32_t layer, size_t n_q)
         return memtx__fail(MEMTX_E_INVALID, "%zu queries at once; the memory was opened for %u", n_q,
                            memory->options.most_tokens);
     }
+    for (size_t i = 0; i < n_q * n_query; i++) {
+        if (!isfinite(queries[i])) {
+            return memtx__fail(MEMTX_E_INVALID, "layer %u, head %zu: query %zu is not finite", layer,
+                               i % n_query / n_head, i / n_query);
+        }
+    }
     return MEMTX_OK;
 }
 
 int memtx_memory_attend(float *V_mem, float *LSE_mem, struct memtx_hit *hits, memtx_memory *memory, uint32_t layer,
                         size_t n_q, const float *queries, const uint64_t *positions)
 {
-    int status = check_call(memory, layer, n_q);
+    int status = check_call(memory, layer, n_q, queries);
     if (status) {
         return status;
     }

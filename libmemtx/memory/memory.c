@@ -123,12 +123,24 @@ int memtx_memory_begin_document(memtx_memory *memory, const char *name)
     return status;
 }
 
+static void end_segment(memtx_memory *memory)
+{
+    if (memory->in_segment) {
+        memtx__view_end(&memory->view);
+        memory->in_segment = false;
+    }
+}
+
 int memtx_memory_end_document(memtx_memory *memory, const uint8_t hash[MEMTX_HASH_BYTES])
 {
     if (!memory->is_open) {
         return memtx__fail(MEMTX_E_INVALID, "no document is open");
     }
+    if (memory->n_staged) {
+        return memtx__fail(MEMTX_E_INVALID, "%zu rows are appended and not committed", memory->n_staged);
+    }
     struct memtx_document *document = &memory->store->documents[memory->document];
+    end_segment(memory);
     document->ended = true;
     if (hash) {
         memcpy(document->hash, hash, MEMTX_HASH_BYTES);
@@ -240,9 +252,15 @@ int memtx_memory_append(memtx_memory *memory, uint32_t layer, size_t n_tokens, c
     if (!memory->is_open) {
         return memtx__fail(MEMTX_E_INVALID, "no document is open");
     }
-    const size_t first = layer < MEMTX_MAX_LAYERS ? memory->store->n_staged[layer] : 0;
-    int status = memtx__store_append(memory->store, layer, n_tokens, keys, values);
-    return status ? status : stage_tokens(memory, first, n_tokens, token_ids, positions);
+    const size_t first = layer < MEMTX_MAX_LAYERS ? memory->store->n_staged[layer] : 0, n_before = memory->n_staged;
+    int status = stage_tokens(memory, first, n_tokens, token_ids, positions);
+    if (!status) {
+        status = memtx__store_append(memory->store, layer, n_tokens, keys, values);
+    }
+    if (status) {
+        memory->n_staged = n_before; /* what is refused leaves nothing behind */
+    }
+    return status;
 }
 
 int memtx_memory_commit(memtx_memory *memory)
@@ -250,10 +268,7 @@ int memtx_memory_commit(memtx_memory *memory)
     if (!memory->is_open) {
         return memtx__fail(MEMTX_E_INVALID, "no document is open");
     }
-    if (memory->in_segment) {
-        memtx__view_end(&memory->view);
-        memory->in_segment = false;
-    }
+    end_segment(memory);
     size_t n_rows = memory->n_staged;
     memory->n_staged = 0;
     return memtx__store_commit(memory->store, memory->document, n_rows, memory->staged_tokens,

@@ -147,6 +147,17 @@ void memtx_model_store_spec(struct memtx_store_spec *out, const memtx_model *mod
 /* ---- forward
  * --------------------------------------------------------------------------------------------------------------- */
 
+static int check_tokens(const struct memtx_stream *stream, const uint32_t *tokens, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (tokens[i] >= stream->model->config.n_vocabulary) {
+            return memtx__fail(MEMTX_E_INVALID, "token id %u in a vocabulary of %u", tokens[i],
+                               stream->model->config.n_vocabulary);
+        }
+    }
+    return MEMTX_OK;
+}
+
 static int check_segment(const struct memtx_stream *stream, const uint32_t *tokens, size_t n)
 {
     if (n < 1 || n > stream->options.segment) {
@@ -156,13 +167,7 @@ static int check_segment(const struct memtx_stream *stream, const uint32_t *toke
         return memtx__fail(MEMTX_E_CONTEXT, "mode %s: more than %zu tokens", memtx_mode_name(stream->options.mode),
                            stream->cache.capacity);
     }
-    for (size_t i = 0; i < n; i++) {
-        if (tokens[i] >= stream->model->config.n_vocabulary) {
-            return memtx__fail(MEMTX_E_INVALID, "token id %u in a vocabulary of %u", tokens[i],
-                               stream->model->config.n_vocabulary);
-        }
-    }
-    return MEMTX_OK;
+    return check_tokens(stream, tokens, n);
 }
 
 int memtx_model_forward_segment(const float **hidden, memtx_stream *stream, const uint32_t *tokens, size_t n)
@@ -208,6 +213,9 @@ int memtx_model_nll(float *nll, memtx_stream *stream, size_t first_row, size_t n
 {
     const struct memtx__weights *weights = &stream->model->weights;
     int status = check_rows(stream, first_row, n_rows);
+    if (!status) {
+        status = check_tokens(stream, targets, n_rows);
+    }
     if (status || n_rows == 0) {
         return status;
     }

@@ -70,6 +70,20 @@ static int check_spec(const struct memtx_store_spec *spec)
     return n_kept ? MEMTX_OK : memtx__fail(MEMTX_E_INVALID, "a store that keeps no layer");
 }
 
+static float factor_of(const struct memtx_store_spec *spec, uint32_t pair)
+{
+    return spec->rope_factors ? spec->rope_factors[pair] : 1.0F;
+}
+
+static bool same_rope(const struct memtx_store_spec *a, const struct memtx_store_spec *b)
+{
+    bool same = a->rope_dims == b->rope_dims && (a->rope_base == b->rope_base || a->rope_dims == 0);
+    for (uint32_t pair = 0; same && pair < a->rope_dims / 2; pair++) {
+        same = factor_of(a, pair) == factor_of(b, pair);
+    }
+    return same;
+}
+
 /* What an existing store was made for against what is asked of it: names the first difference. */
 static int compare_spec(const char *path, const struct memtx_store_spec *has, const struct memtx_store_spec *wanted)
 {
@@ -84,6 +98,14 @@ static int compare_spec(const char *path, const struct memtx_store_spec *has, co
     if (memcmp(has->fingerprint, wanted->fingerprint, MEMTX_FINGERPRINT_BYTES) != 0) {
         return memtx__fail(MEMTX_E_MISMATCH,
                            "%s: was made with another model of the same shape (use another directory)", path);
+    }
+    if (!same_rope(has, wanted) || has->scale != wanted->scale) {
+        return memtx__fail(MEMTX_E_MISMATCH,
+                           "%s: was made for RoPE of %u dimensions, base %g and logits scaled by %g, not %u, %g, %g%s (use "
+                           "another directory)",
+                           path, has->rope_dims, has->rope_base, (double)has->scale, wanted->rope_dims,
+                           wanted->rope_base, (double)wanted->scale,
+                           has->rope_factors || wanted->rope_factors ? ", with its own factors" : "");
     }
     if (has->row_type != wanted->row_type) {
         return memtx__fail(MEMTX_E_MISMATCH, "%s: keeps %s rows, not %s (use --store-type %s or another directory)",
@@ -175,7 +197,7 @@ int memtx_store_open(memtx_store **out, const char *path, const struct memtx_sto
         return status;
     }
     store->options = options ? *options : memtx_store_options_default();
-    if (path && !store->options.temporary) {
+    if (path && !store->options.temporary) { /* the lock first: LMDB must not open what this process has open */
         status = memtx__environment_prepare(path);
         if (!status) {
             status = memtx__lock_take(&store->lock, path);
@@ -381,12 +403,14 @@ int memtx__store_commit(memtx_store *store, size_t document, size_t n_rows, cons
     const uint64_t first = store->state.n_rows;
     for (uint32_t layer = 0; layer < store->spec.n_layers; layer++) {
         if (store->first_pair[layer] >= 0 && store->n_staged[layer] != n_rows) {
-            return memtx__fail(MEMTX_E_INVALID, "layer %u has %u rows to commit, not %zu", layer,
-                               store->n_staged[layer], n_rows);
+            const uint32_t n_staged = store->n_staged[layer];
+            memset(store->n_staged, 0, sizeof store->n_staged);
+            return memtx__fail(MEMTX_E_INVALID, "layer %u has %u rows to commit, not %zu", layer, n_staged, n_rows);
         }
     }
     int status = extend(store, store->documents[document].id, first, n_rows, positions);
-    if (status) {
+    if (status) { /* as if nothing had been said: rows that no commit gave must not get into the file */
+        memset(store->n_staged, 0, sizeof store->n_staged);
         return status;
     }
     for (size_t i = 0; i < n_rows; i++) {

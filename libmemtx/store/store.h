@@ -73,7 +73,8 @@ int memtx__store_add_document(size_t *out, memtx_store *store, const char *name)
  * layer that is not kept or a value that is not finite after rounding. */
 int memtx__store_append(memtx_store *store, uint32_t layer, size_t n_rows, const float *keys, const float *values);
 
-/* Makes the staged rows visible, as rows of a document: every kept layer must have staged n_rows. Writes them, or not
+/* Makes the staged rows visible, as rows of a document: every kept layer must have staged n_rows, or
+ * all that is staged is dropped (MEMTX_E_INVALID). Writes them, or not
  * yet, as the durability says. n_rows may be 0 (only the document changed). */
 int memtx__store_commit(memtx_store *store, size_t document, size_t n_rows, const uint32_t *token_ids,
                         const uint64_t *positions);

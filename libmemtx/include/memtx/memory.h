@@ -64,7 +64,8 @@ MEMTX_API void memtx_memory_close(memtx_memory *memory); /* NULL is fine; what w
  */
 MEMTX_API int memtx_memory_begin_document(memtx_memory *memory, const char *name);
 
-/* The document is complete: `hash` is that of its text, or NULL. What waits is written. */
+/* The document is complete: `hash` is that of its text, or NULL. What waits is written. MEMTX_E_INVALID
+ * (none is open, or rows are appended and not committed: it then stays open), or what the store says. */
 MEMTX_API int memtx_memory_end_document(memtx_memory *memory, const uint8_t hash[MEMTX_HASH_BYTES]);
 
 /* Before the first attend of a segment: fixes what is visible until the commit. MEMTX_E_IO .. as the store says. */
@@ -88,8 +89,8 @@ MEMTX_API int memtx_memory_append(memtx_memory *memory, uint32_t layer, size_t n
                                   const float *values, const uint32_t *token_ids, const uint64_t *positions);
 
 /* Ends a segment: what every kept layer has staged becomes visible together, and durable as the store's durability
- * says. MEMTX_E_INVALID (layers have staged different numbers of rows), MEMTX_E_NO_SPACE, MEMTX_E_IO: then the rows
- * stay in RAM and visible, and the next commit tries again. */
+ * says. MEMTX_E_INVALID (layers have staged different numbers of rows: what they have staged is dropped),
+ * MEMTX_E_NO_SPACE, MEMTX_E_IO: then the rows stay in RAM and visible, and the next commit tries again. */
 MEMTX_API int memtx_memory_commit(memtx_memory *memory);
 
 /* Rows that a search sees now. */

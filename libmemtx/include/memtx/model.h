@@ -90,7 +90,8 @@ MEMTX_API int memtx_model_begin_document(memtx_stream *stream, const char *name)
  * memory says; after a failure only memtx_model_reset and memtx_stream_close are of use. */
 MEMTX_API int memtx_model_forward_segment(const float **hidden, memtx_stream *stream, const uint32_t *tokens, size_t n);
 
-/* nll[n_rows], in nats, of targets[n_rows] as predicted from rows first_row .. of the last segment. */
+/* nll[n_rows], in nats, of targets[n_rows] as predicted from rows first_row .. of the last segment. MEMTX_E_INVALID (a
+ * row that the segment did not have, a target outside the vocabulary). */
 MEMTX_API int memtx_model_nll(float *nll, memtx_stream *stream, size_t first_row, size_t n_rows,
                               const uint32_t *targets);
 
