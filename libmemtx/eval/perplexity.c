@@ -294,6 +294,27 @@ static void finish_result(struct run *run)
     }
 }
 
+static int close_run(struct run *run)
+{
+    memtx_stream_close(run->stream);
+    memtx_memory_close(run->memory);
+    return memtx_store_close(run->store);
+}
+
+/* Every mode is opened once before the first one runs: a store of another model, or a window that does not fit, is not
+ * told after an hour of other modes. */
+static int check_modes(memtx_eval *eval, const memtx_model *model)
+{
+    int status = MEMTX_OK;
+    for (size_t m = 0; m < eval->options.n_modes && !status; m++) {
+        struct run run = {.eval = eval, .result = &eval->results[m], .index = m};
+        status = open_stream(&run, model, eval->options.modes[m]);
+        int closed = close_run(&run);
+        status = status ? status : closed;
+    }
+    return status;
+}
+
 static int run_mode(memtx_eval *eval, const memtx_model *model, size_t index)
 {
     struct run run = {.eval = eval, .result = &eval->results[index], .index = index};
@@ -313,9 +334,7 @@ static int run_mode(memtx_eval *eval, const memtx_model *model, size_t index)
         finish_result(&run);
         eval->n_results++;
     }
-    memtx_stream_close(run.stream);
-    memtx_memory_close(run.memory);
-    int closed = memtx_store_close(run.store);
+    int closed = close_run(&run);
     return status ? status : closed;
 }
 
@@ -337,6 +356,9 @@ int memtx_eval_run(memtx_eval **out, const memtx_model *model, const struct memt
     }
     if (!status) {
         status = check_full(eval);
+    }
+    if (!status) {
+        status = check_modes(eval, model);
     }
     for (size_t m = 0; m < eval->options.n_modes && !status; m++) {
         status = run_mode(eval, model, m);
