@@ -123,6 +123,16 @@ def a_store_of_another_model_is_refused():
 
 
 @case
+def what_cannot_run_is_told_before_the_other_modes_run():
+    store = new("first")
+    nll_of(store)
+    start = time.monotonic()
+    one_line(memtx("eval", model(2), text(20000), *SMALL, "--modes", "xl,sinks,memory", "--memory", store), 1, store)
+    one_line(memtx("eval", model(), text(20000), *SMALL, "--modes", "xl,window", "--window", "0"), 2, "window")
+    assert time.monotonic() - start < 3
+
+
+@case
 def a_model_file_of_another_name_is_the_same_model():
     store = new("renamed")
     nll_of(store)
