@@ -276,7 +276,7 @@ def a_second_writer_is_told():
     first = subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment())
     try:
         limit = time.monotonic() + 30
-        while not os.path.exists(store + "/writer") or os.path.getsize(store + "/data.mdb") < 100000:
+        while not os.path.exists(store + "/data.mdb") or os.path.getsize(store + "/data.mdb") < 100000:
             assert first.poll() is None and time.monotonic() < limit, "the first process did not get going"
             time.sleep(0.01)
         for _ in range(3):
