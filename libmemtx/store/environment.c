@@ -105,7 +105,8 @@ static bool has_file(const char *directory, const char *name)
     return n > 0 && (size_t)n < sizeof file && lstat(file, &facts) == 0;
 }
 
-/* A directory that is no store and could not be made anew: a mount point can be empty too. */
+/* A directory that is no store may become one when it is empty. It stays the directory it is, with its owner and mode:
+ * the files in it are 0600 anyhow. */
 static int check_empty(const char *path)
 {
     DIR *directory = opendir(path);
@@ -135,9 +136,6 @@ int memtx__environment_prepare(const char *path)
     }
     if (has_file(path, "data.mdb") || has_file(path, "writer")) {
         return MEMTX_OK;
-    }
-    if (rmdir(path) == 0) { /* empty, so it may become a store */
-        return memtx__environment_prepare(path);
     }
     return check_empty(path);
 }
