@@ -56,7 +56,12 @@ def files_are_for_the_owner_only():
 @case
 def an_empty_directory_becomes_a_store():
     store = tempfile.mkdtemp(dir=scratch())
+    os.chmod(store, 0o1777)
+    before = os.stat(store)
     assert nll_of(store)["nll"] == nll_of(store + "/")["nll"]
+    after = os.stat(store)  # it may be somebody's mount point or shared place: not made anew
+    assert (after.st_ino, after.st_mode) == (before.st_ino, before.st_mode)
+    assert {stat.S_IMODE(os.stat(os.path.join(store, name)).st_mode) for name in os.listdir(store)} == {0o600}
 
 
 @case
