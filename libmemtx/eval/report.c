@@ -76,9 +76,9 @@ void memtx_eval_print(FILE *file, const memtx_eval *eval)
                   "word ppl", "tokens/s", "memory rows", "on disk", "peak RSS");
     for (size_t i = 0; i < eval->n_results; i++) {
         const struct memtx_eval_result *r = &eval->results[i];
-        (void)fprintf(file, "%-14s%10s%9s%10s%11s%10s%10.0f%13s%12s%12s%s\n", r->mode,
-                      with_commas(tokens, r->n_tokens), as_figure(nll, r->nll, 4), as_figure(ppl, r->ppl, 3),
-                      as_figure(bits, r->bits_per_byte, 4), as_figure(word_ppl, r->word_ppl, 2), r->tokens_per_s,
+        (void)fprintf(file, "%-14s%10s%9s%10s%11s%10s%10.0f%13s%12s%12s%s\n", r->mode, with_commas(tokens, r->n_tokens),
+                      as_figure(nll, r->nll, 4), as_figure(ppl, r->ppl, 3), as_figure(bits, r->bits_per_byte, 4),
+                      as_figure(word_ppl, r->word_ppl, 2), r->tokens_per_s,
                       r->memory_rows ? with_commas(rows, r->memory_rows) : "-", as_size(disk, r->store_bytes),
                       as_size(rss, r->peak_rss_bytes), r->complete ? "" : "  (broken off)");
     }
@@ -106,7 +106,9 @@ static size_t character_bytes(const unsigned char *c)
             continue;
         }
         const unsigned char low = *c == 0xE0 ? 0xA0 : *c == 0xF0 ? 0x90 : 0x80; /* no longer than need be */
-        const unsigned char high = *c == 0xED ? 0x9F : *c == 0xF4 ? 0x8F : 0xBF; /* no surrogates, nothing past 10FFFF */
+        const unsigned char high = *c == 0xED   ? 0x9F
+                                   : *c == 0xF4 ? 0x8F
+                                                : 0xBF; /* no surrogates, nothing past 10FFFF */
         bool good = c[1] >= low && c[1] <= high;
         for (size_t i = 2; i <= more && good; i++) {
             good = (c[i] & 0xC0) == 0x80;
