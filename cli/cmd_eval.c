@@ -37,7 +37,9 @@ static const struct cli_option options[] = {
     {NULL, 0, NULL, NULL},
 };
 
-static const char details[] = "The modes, for a query at offset t of a segment:\n"
+static const char details[] = "TEXT is a file, or - for standard input; each is a document of its own.\n"
+                              "\n"
+                              "The modes, for a query at offset t of a segment:\n"
                               "  segment  the t+1 tokens of its segment\n"
                               "  window   exactly the last W tokens\n"
                               "  xl       the W tokens before the segment, and its segment (Transformer-XL)\n"

@@ -14,7 +14,8 @@ static const struct cli_option options[] = {
     {NULL, 0, NULL, NULL},
 };
 
-/* A file's own name or text on one line, without what a terminal might act upon. Returns the columns that ASCII takes. */
+/* A file's own name or text on one line, without what a terminal might act upon. Returns the columns that ASCII takes.
+ */
 static int print_plain(const char *bytes, size_t n)
 {
     int columns = 0;

@@ -64,14 +64,14 @@ static void fill_tables(struct option *longs, char *shorts, const struct cli_com
     shorts[n_shorts] = '\0';
 }
 
-/* getopt's verdict in words. Of a letter it tells the letter (optopt); of a name whether it knows it (optopt is then the
- * option's value), else the word is one that no name or several begin with. */
+/* getopt's verdict in words. Of a letter it tells the letter (optopt); of a name whether it knows it (optopt is then
+ * the option's value), else the word is one that no name or several begin with. */
 static void fail_option(const struct cli_command *command, int verdict, const char *word)
 {
-    const char *why = verdict == ':'           ? "needs an argument"
-                      : optopt >= FIRST_LONG   ? "takes no argument"
-                      : optopt                 ? "is unknown"
-                                               : "is unknown or ambiguous";
+    const char *why = verdict == ':'         ? "needs an argument"
+                      : optopt >= FIRST_LONG ? "takes no argument"
+                      : optopt               ? "is unknown"
+                                             : "is unknown or ambiguous";
     if (optopt && optopt < FIRST_LONG) {
         (void)cli_fail(EXIT_USAGE, "%s: option '-%c' %s (see memtx %s --help)", command->name, optopt, why,
                        command->name);

@@ -109,7 +109,8 @@ bool memtx__environment_exists(const char *path)
     return has_file(path, "data.mdb");
 }
 
-/* A directory that is no store may become one when it is empty. */
+/* A directory that is no store may become one when it is empty. It stays the directory it is, with its owner and mode:
+ * the files in it are 0600 anyhow. */
 static int check_empty(const char *path)
 {
     DIR *directory = opendir(path);
@@ -140,11 +141,7 @@ int memtx__environment_prepare(const char *path)
     if (has_file(path, "data.mdb") || has_file(path, "writer")) {
         return MEMTX_OK;
     }
-    int status = check_empty(path);
-    if (!status) {
-        (void)chmod(path, 0700); /* empty, so it may become a store: keys and values are the text in another form */
-    }
-    return status;
+    return check_empty(path);
 }
 
 static int make_temporary(char **path, const char *parent)

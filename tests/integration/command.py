@@ -49,7 +49,7 @@ def model(seed=1, **how):
     return name if os.path.exists(name) else gguf_file.tiny_model(seed, **how).write(name)
 
 
-def text(n_words=300, seed=1):
+def text(n_words=200, seed=1):
     name = "text-%d-%d.txt" % (n_words, seed)
     return path(name) if os.path.exists(path(name)) else put(name, gguf_file.some_text(n_words, seed))
 

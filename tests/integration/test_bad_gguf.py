@@ -2,6 +2,7 @@
 """Malformed model files through memtx gguf and memtx eval: exit 1, one line on stderr, within a second, and nothing
 allocated by a number from the file (the address space of the process is limited, so that such an allocation fails and
 the line would say so; mode memory, whose store reserves address space, is not used here)."""
+import copy
 import os
 import resource
 import struct
@@ -12,6 +13,8 @@ from command import memtx, model, one_line, path, put, text
 from gguf_file import ARRAY, BOOL, F32, I32, STRING, U32, U64
 from tap import add, case, main
 
+TINY = gguf_file.tiny_model()
+WHOLE = TINY.bytes()
 ADDRESS_SPACE = 3 << 30
 SECONDS = 1.0  # for both commands together on a busy machine; each takes a few milliseconds
 
@@ -39,7 +42,7 @@ def refused(file, *words, gguf_reads=False):
 
 def changed(change, *words, **how):
     """The tiny model after change(model)."""
-    g = gguf_file.tiny_model()
+    g = copy.deepcopy(TINY)
     change(g)
     refused(g, *words, **how)
 
@@ -76,7 +79,7 @@ def empty_short_and_other_files():
 
 @case
 def versions_and_byte_order():
-    whole = gguf_file.tiny_model().bytes()
+    whole = WHOLE
     for version in (0, 1, 4, 0xFFFFFFFF):
         refused(b"GGUF" + struct.pack("<I", version) + whole[8:], "version")
     refused(b"GGUF" + struct.pack(">I", 3) + whole[8:], "endian")
@@ -86,10 +89,10 @@ def versions_and_byte_order():
 
 
 def cut_at(n_bytes):
-    refused(gguf_file.tiny_model().bytes()[:n_bytes])
+    refused(WHOLE[:n_bytes])
 
 
-whole_bytes = len(gguf_file.tiny_model().bytes())
+whole_bytes = len(WHOLE)
 for cut in [4, 8, 16, 20, 24, 25, 32, 40, 60, 100, 500, 1000, 3000, 5000, 6000, 6700, 8000, whole_bytes // 2, whole_bytes - 1]:
     add("cut at %d bytes" % cut, cut_at, cut)
 
@@ -282,7 +285,7 @@ def the_file_that_all_of_these_begin_with_is_good():
 def one_byte_of_the_head_changed_never_ends_badly():
     # Not refused perhaps (a byte of a token's text is as good as another), but nothing except 0 and one line with 1.
     import random
-    rng, whole = random.Random(3), bytearray(gguf_file.tiny_model().bytes())
+    rng, whole = random.Random(3), bytearray(WHOLE)
     for _ in range(60):
         at, bit = rng.randrange(24, 6900), 1 << rng.randrange(8)
         whole[at] ^= bit

@@ -62,7 +62,7 @@ def the_options_of_the_issue_are_there():
     for name in ["modes", "window", "segment", "sinks", "memory", "layers", "blend", "bias", "delta", "positions",
                  "capacity", "store-type", "tokens", "skip", "threads", "json"]:
         assert "--%s " % name in shown, name
-    assert re.search(r"-k\b", shown)
+    assert re.search(r"-k\b", shown) and "standard input" in shown
     for mode in ["segment", "window", "xl", "sinks", "full", "memory", "memory-random"]:
         assert mode in shown, mode
 

@@ -86,7 +86,7 @@ def last_line(shown):
 
 @case
 def the_progress_line_stands_on_a_terminal():
-    terminal = Terminal("eval", model(), text(2000), *SMALL, "--modes", "xl,memory", stdout=True)
+    terminal = Terminal("eval", model(), text(600), *SMALL, "--modes", "xl,memory", stdout=True)
     try:
         terminal.end()
     finally:
@@ -101,7 +101,7 @@ def the_progress_line_stands_on_a_terminal():
 
 @case
 def no_progress_in_a_pipe():
-    result = good("eval", model(), text(2000), *SMALL, "--modes", "xl,memory")
+    result = good("eval", model(), text(600), *SMALL, "--modes", "xl,memory")
     assert result.err == "" and "\x1b" not in result.out and "\r" not in result.out, result
     # stderr in a pipe, stdout on a terminal: none either
     master, slave = pty.openpty()

@@ -56,7 +56,12 @@ def files_are_for_the_owner_only():
 @case
 def an_empty_directory_becomes_a_store():
     store = tempfile.mkdtemp(dir=scratch())
+    os.chmod(store, 0o1777)
+    before = os.stat(store)
     assert nll_of(store)["nll"] == nll_of(store + "/")["nll"]
+    after = os.stat(store)  # it may be somebody's mount point or shared place: not made anew
+    assert (after.st_ino, after.st_mode) == (before.st_ino, before.st_mode)
+    assert {stat.S_IMODE(os.stat(os.path.join(store, name)).st_mode) for name in os.listdir(store)} == {0o600}
 
 
 @case
@@ -120,6 +125,16 @@ def a_store_of_another_model_is_refused():
     unchanged(store, "--layers", "2", words=["layer 3"])
     again = nll_of(store)
     assert again["nll"] == first["nll"] and again["memory_rows"] == 2 * first["memory_rows"]
+
+
+@case
+def what_cannot_run_is_told_before_the_other_modes_run():
+    store = new("first")
+    nll_of(store)
+    start = time.monotonic()
+    one_line(memtx("eval", model(2), text(20000), *SMALL, "--modes", "xl,sinks,memory", "--memory", store), 1, store)
+    one_line(memtx("eval", model(), text(20000), *SMALL, "--modes", "xl,window", "--window", "0"), 2, "window")
+    assert time.monotonic() - start < 3
 
 
 @case
@@ -266,7 +281,7 @@ def a_second_writer_is_told():
     first = subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment())
     try:
         limit = time.monotonic() + 30
-        while not os.path.exists(store + "/writer") or os.path.getsize(store + "/data.mdb") < 100000:
+        while not os.path.exists(store + "/data.mdb") or os.path.getsize(store + "/data.mdb") < 100000:
             assert first.poll() is None and time.monotonic() < limit, "the first process did not get going"
             time.sleep(0.01)
         for _ in range(3):
