@@ -81,7 +81,7 @@ static int read_text(struct memtx__eval_document *out, const memtx_eval *eval, c
     return MEMTX_OK;
 }
 
-/* Bytes and words of the first n_scored tokens that are scored. A word ends at white space, as far as ASCII knows it. */
+/* Bytes and words of the first n_scored tokens that are scored. A word ends at white space as ASCII knows it. */
 static void count_text(uint64_t *n_bytes, uint64_t *n_words, const memtx_eval *eval, const memtx_tokenizer *tokenizer,
                        uint64_t n_scored)
 {

@@ -237,8 +237,8 @@ static double mean_of(const float *nll, size_t first, size_t end)
     return total / (double)(end - first);
 }
 
-/* Mean nll of each block of 512 scored tokens in order, a new one at each document: the blocks of the standard errors, so
- * that runs of different options can be paired. */
+/* Mean nll of each block of 512 scored tokens in order, a new one at each document: the blocks of the standard errors,
+ * so that runs of different options can be paired. */
 static void put_blocks(FILE *file, const memtx_eval *eval, size_t i)
 {
     const char *separator = "";

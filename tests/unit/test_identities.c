@@ -252,8 +252,8 @@ static void compare(const struct case_row *row)
         sum += (double)nll[i] - (double)other[i];
     }
     double largest = largest_difference(nll, other, N_TOKENS - 1), mean = fabs(sum / (N_TOKENS - 1));
-    /* Two rows that are nearly equal may change places at rank k with the rounding of a processor's kernels, and what they
-     * leave behind is read by later tokens: some may be off a little, the mean may not. */
+    /* Two rows that are nearly equal may change places at rank k with the rounding of a processor's kernels, and what
+     * they leave behind is read by later tokens: some may be off a little, the mean may not. */
     cr_assert(largest <= any_tolerance && n_off <= N_TOKENS / 10 && mean <= mean_tolerance,
               "%s: %zu of %d tokens are off, by up to %g; the mean by %g", row->name, n_off, N_TOKENS, largest, mean);
 }

@@ -77,8 +77,8 @@ struct memtx_stream_options {
 MEMTX_API struct memtx_stream_options memtx_stream_options_default(void);
 
 /* A stream over a model, with all the scratch it will need. *out is the caller's; NULL on failure. MEMTX_E_INVALID (an
- * option out of range), MEMTX_E_MISMATCH (a memory made for another model), MEMTX_E_CONTEXT (sinks, window and segment, or
- * most_tokens, are more than the model's context), MEMTX_E_NO_MEMORY. */
+ * option out of range), MEMTX_E_MISMATCH (a memory made for another model), MEMTX_E_CONTEXT (sinks, window and segment,
+ * or most_tokens, are more than the model's context), MEMTX_E_NO_MEMORY. */
 MEMTX_API int memtx_stream_open(memtx_stream **out, const memtx_model *model,
                                 const struct memtx_stream_options *options);
 MEMTX_API void memtx_stream_close(memtx_stream *stream); /* NULL is fine */
