@@ -1,9 +1,10 @@
-/* The k best (topk.h). Cutting back is a quickselect in place; the final sort is of at most k candidates. */
+/* The k best (topk.h). Cutting back finds the k-th score by counting; the final sort is of at most k candidates. */
 #include "math/topk.h"
 
 #include <float.h>
 #include <math.h>
 #include <stdbool.h>
+#include <string.h>
 
 #include "math/clones.h"
 
@@ -32,59 +33,71 @@ static void swap(struct memtx__candidate *a, struct memtx__candidate *b)
     *b = held;
 }
 
-/* Moves the k best to the front (Hoare's selection; the pivot is the median of three). */
-static void select_best(struct memtx__candidate *c, size_t n, size_t k)
+/* A score's bits as an integer of the same order; the two zeros are one. */
+static int32_t order_of(float score)
 {
-    size_t low = 0, high = n - 1;
-    while (low < high) {
-        size_t middle = low + (high - low) / 2;
-        if (better(c[middle], c[low])) {
-            swap(&c[middle], &c[low]);
-        }
-        if (better(c[high], c[low])) {
-            swap(&c[high], &c[low]);
-        }
-        if (better(c[high], c[middle])) {
-            swap(&c[high], &c[middle]);
-        }
-        struct memtx__candidate pivot = c[middle];
-        size_t i = low, j = high;
-        while (i <= j) {
-            while (better(c[i], pivot)) {
-                i++;
-            }
-            while (better(pivot, c[j])) {
-                j--;
-            }
-            if (i <= j) {
-                swap(&c[i], &c[j]);
-                i++;
-                if (j == 0) {
-                    break;
-                }
-                j--;
-            }
-        }
-        if (k <= j + 1 && j < high) {
-            high = j;
-        } else if (k > i) {
-            low = i;
-        } else {
-            return;
-        }
+    const float one_zero = score + 0.0F;
+    int32_t bits;
+    memcpy(&bits, &one_zero, sizeof bits);
+    return bits >= 0 ? bits : bits ^ INT32_MAX;
+}
+
+MEMTX__CLONES static size_t count_from(const int32_t *orders, int32_t lowest, size_t n)
+{
+    int32_t n_found = 0;
+#pragma omp simd reduction(+ : n_found)
+    for (size_t i = 0; i < n; i++) {
+        n_found += orders[i] >= lowest;
     }
+    return (size_t)n_found;
+}
+
+/* The k-th largest of n orders, found bit by bit from the top. 32 counts are vector code without a branch; a quickselect
+ * of as few candidates spends its time on branches that nobody can foresee. */
+static int32_t kth_largest(const int32_t *orders, size_t n, size_t k)
+{
+    int32_t kth = count_from(orders, 0, n) >= k ? 0 : INT32_MIN;
+    for (int bit = 30; bit >= 0; bit--) {
+        int32_t higher = kth + (INT32_C(1) << bit);
+        kth = count_from(orders, higher, n) >= k ? higher : kth;
+    }
+    return kth;
+}
+
+/* The highest id that stays when of the candidates at the k-th order only the n_places lowest ids may. */
+static int64_t last_tie(const struct memtx__candidate *c, const int32_t *orders, int32_t kth, size_t n, size_t n_places)
+{
+    int64_t last = INT64_MIN;
+    for (size_t place = 0; place < n_places; place++) {
+        int64_t next = INT64_MAX;
+        for (size_t i = 0; i < n; i++) {
+            next = orders[i] == kth && c[i].id > last && c[i].id < next ? c[i].id : next;
+        }
+        last = next;
+    }
+    return last;
 }
 
 static void cut_back(struct memtx__topk *topk)
 {
     struct memtx__candidate *c = topk->candidates;
-    select_best(c, topk->n, topk->k);
-    topk->n = topk->k;
-    size_t worst = 0;
-    for (size_t i = 1; i < topk->n; i++) {
-        worst = better(c[worst], c[i]) ? i : worst;
+    int32_t orders[MEMTX__TOPK_MOST_CANDIDATES];
+    const size_t n = topk->n, k = topk->k;
+    for (size_t i = 0; i < n; i++) {
+        orders[i] = order_of(c[i].score);
     }
-    topk->threshold = c[worst].score;
+    const int32_t kth = kth_largest(orders, n, k);
+    const size_t n_places = k - count_from(orders, kth + 1, n), n_ties = count_from(orders, kth, n) - (k - n_places);
+    const int64_t last = n_ties > n_places ? last_tie(c, orders, kth, n, n_places) : INT64_MAX;
+    topk->n = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (orders[i] == kth) {
+            topk->threshold = c[i].score;
+        }
+        if (orders[i] > kth || (orders[i] == kth && c[i].id <= last)) {
+            c[topk->n++] = c[i];
+        }
+    }
 }
 
 void memtx__topk_push(struct memtx__topk *topk, struct memtx__candidate candidate)

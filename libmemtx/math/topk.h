@@ -10,6 +10,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+enum { MEMTX__TOPK_MOST_K = 4096, MEMTX__TOPK_MOST_CANDIDATES = 2 * MEMTX__TOPK_MOST_K };
+
 struct memtx__candidate {
     float score;
     int64_t id;
@@ -26,7 +28,7 @@ struct memtx__topk {
 /* Room that one query needs, in candidates, for k neighbours. */
 size_t memtx__topk_capacity(size_t k);
 
-/* Begins empty; `candidates` has room for memtx__topk_capacity(k) and stays the caller's. */
+/* Begins empty, for k in 1..4,096; `candidates` has room for memtx__topk_capacity(k) and stays the caller's. */
 void memtx__topk_begin(struct memtx__topk *topk, struct memtx__candidate *candidates, size_t k);
 
 /* Takes scores[n] of the rows first_id, first_id + 1 .. ; ids must ascend from call to call. NaN and infinite scores

@@ -8,7 +8,7 @@
 #include "search/exact.h"
 #include "store/view.h"
 
-enum { MEMTX__MOST_K = 4096, MEMTX__MOST_DELTA = 1 << 20 };
+enum { MEMTX__MOST_K = MEMTX__TOPK_MOST_K, MEMTX__MOST_DELTA = 1 << 20 };
 
 /* A range of visible rows whose positions ascend by one. */
 struct memtx__range {
