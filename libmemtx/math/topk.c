@@ -33,13 +33,16 @@ static void swap(struct memtx__candidate *a, struct memtx__candidate *b)
     *b = held;
 }
 
-/* A score's bits as an integer of the same order; the two zeros are one. */
-static int32_t order_of(float score)
+/* Scores' bits as integers of the same order; the two zeros are one. */
+MEMTX__CLONES static void orders_of(int32_t *orders, const struct memtx__candidate *c, size_t n)
 {
-    const float one_zero = score + 0.0F;
-    int32_t bits;
-    memcpy(&bits, &one_zero, sizeof bits);
-    return bits >= 0 ? bits : bits ^ INT32_MAX;
+#pragma omp simd
+    for (size_t i = 0; i < n; i++) {
+        const float one_zero = c[i].score + 0.0F;
+        int32_t bits;
+        memcpy(&bits, &one_zero, sizeof bits);
+        orders[i] = bits >= 0 ? bits : bits ^ INT32_MAX;
+    }
 }
 
 MEMTX__CLONES static size_t count_from(const int32_t *orders, int32_t lowest, size_t n)
@@ -52,14 +55,45 @@ MEMTX__CLONES static size_t count_from(const int32_t *orders, int32_t lowest, si
     return (size_t)n_found;
 }
 
-/* The k-th largest of n orders, found bit by bit from the top. 32 counts are vector code without a branch; a quickselect
- * of as few candidates spends its time on branches that nobody can foresee. */
-static int32_t kth_largest(const int32_t *orders, size_t n, size_t k)
+/* The least and the greatest of those that are not below `lowest`. */
+MEMTX__CLONES static void bounds_from(int32_t *least, int32_t *greatest, const int32_t *orders, int32_t lowest,
+                                      size_t n)
 {
-    int32_t kth = count_from(orders, 0, n) >= k ? 0 : INT32_MIN;
-    for (int bit = 30; bit >= 0; bit--) {
-        int32_t higher = kth + (INT32_C(1) << bit);
-        kth = count_from(orders, higher, n) >= k ? higher : kth;
+    int32_t low = INT32_MAX, high = INT32_MIN;
+#pragma omp simd reduction(min : low) reduction(max : high)
+    for (size_t i = 0; i < n; i++) {
+        int32_t order = orders[i] >= lowest ? orders[i] : INT32_MAX;
+        low = order < low ? order : low;
+        high = orders[i] > high ? orders[i] : high;
+    }
+    *least = low;
+    *greatest = high;
+}
+
+/* The k-th largest of n orders, and whether only k are as large: found bit by bit, from the first bit in which they
+ * differ, until exactly k are above. Such counts are vector code without a branch; a quickselect of as few candidates
+ * spends its time on branches that nobody can foresee. */
+static int32_t kth_largest(bool *no_ties, const int32_t *orders, size_t n, size_t k)
+{
+    int32_t least, greatest, kth;
+    int bit = 30;
+    bounds_from(&least, &greatest, orders, INT32_MIN, n);
+    if ((least < 0) != (greatest < 0)) {
+        kth = count_from(orders, 0, n) >= k ? 0 : INT32_MIN;
+    } else {
+        bit = least == greatest ? -1 : 31 - __builtin_clz((uint32_t)least ^ (uint32_t)greatest);
+        kth = bit < 0 ? least : (int32_t)((uint32_t)least >> bit >> 1 << bit << 1); /* what they have in common */
+    }
+    *no_ties = false;
+    for (; bit >= 0; bit--) {
+        int32_t higher = (int32_t)((uint32_t)kth + (UINT32_C(1) << bit));
+        size_t n_above = count_from(orders, higher, n);
+        if (n_above == k) {
+            bounds_from(&least, &greatest, orders, higher, n);
+            *no_ties = true;
+            return least;
+        }
+        kth = n_above > k ? higher : kth;
     }
     return kth;
 }
@@ -83,20 +117,20 @@ static void cut_back(struct memtx__topk *topk)
     struct memtx__candidate *c = topk->candidates;
     int32_t orders[MEMTX__TOPK_MOST_CANDIDATES];
     const size_t n = topk->n, k = topk->k;
-    for (size_t i = 0; i < n; i++) {
-        orders[i] = order_of(c[i].score);
+    bool no_ties;
+    orders_of(orders, c, n);
+    const int32_t kth = kth_largest(&no_ties, orders, n, k);
+    int64_t last = INT64_MAX;
+    if (!no_ties && count_from(orders, kth, n) > k) {
+        last = last_tie(c, orders, kth, n, k - count_from(orders, kth + 1, n));
     }
-    const int32_t kth = kth_largest(orders, n, k);
-    const size_t n_places = k - count_from(orders, kth + 1, n), n_ties = count_from(orders, kth, n) - (k - n_places);
-    const int64_t last = n_ties > n_places ? last_tie(c, orders, kth, n, n_places) : INT64_MAX;
+    const int32_t kth_bits = kth >= 0 ? kth : kth ^ INT32_MAX;
+    memcpy(&topk->threshold, &kth_bits, sizeof topk->threshold);
     topk->n = 0;
-    for (size_t i = 0; i < n; i++) {
-        if (orders[i] == kth) {
-            topk->threshold = c[i].score;
-        }
-        if (orders[i] > kth || (orders[i] == kth && c[i].id <= last)) {
-            c[topk->n++] = c[i];
-        }
+    for (size_t i = 0; i < n; i++) { /* without a branch: what does not stay is written over by the next */
+        const bool stays = orders[i] > kth || (orders[i] == kth && c[i].id <= last);
+        c[topk->n] = c[i];
+        topk->n += stays;
     }
 }
 
@@ -108,34 +142,54 @@ void memtx__topk_push(struct memtx__topk *topk, struct memtx__candidate candidat
     topk->candidates[topk->n++] = candidate;
 }
 
-MEMTX__CLONES static bool any_above(const float *scores, float threshold)
+/* The first of the blocks of SCAN scores from i on that has one above the threshold; where there is none, the rest that
+ * is no whole block. */
+MEMTX__CLONES static size_t skip_below(const float *scores, float threshold, size_t i, size_t n)
 {
-    int n_above = 0;
+    for (; i + SCAN <= n; i += SCAN) {
+        int n_above = 0;
 #pragma omp simd reduction(+ : n_above)
-    for (int i = 0; i < SCAN; i++) {
-        n_above += scores[i] > threshold;
+        for (size_t j = 0; j < SCAN; j++) {
+            n_above += scores[i + j] > threshold;
+        }
+        if (n_above) {
+            break;
+        }
     }
-    return n_above > 0;
+    return i;
 }
 
-static void add_few(struct memtx__topk *topk, const float *scores, int64_t first_id, size_t n)
+/* Bit i: scores[i] is above the threshold. */
+MEMTX__CLONES static uint32_t which_above(const float *scores, float threshold)
 {
-    for (size_t i = 0; i < n; i++) {
-        if (scores[i] > topk->threshold && scores[i] <= FLT_MAX) {
-            memtx__topk_push(topk, (struct memtx__candidate){scores[i], first_id + (int64_t)i});
-        }
+    uint32_t above = 0;
+#pragma omp simd reduction(| : above)
+    for (int i = 0; i < SCAN; i++) {
+        above |= (uint32_t)(scores[i] > threshold) << i;
+    }
+    return above;
+}
+
+static void add_one(struct memtx__topk *topk, float score, int64_t id)
+{
+    if (score > topk->threshold && score <= FLT_MAX) {
+        memtx__topk_push(topk, (struct memtx__candidate){score, id});
     }
 }
 
 void memtx__topk_add(struct memtx__topk *topk, const float *scores, int64_t first_id, size_t n)
 {
-    size_t i = 0;
-    for (; i + SCAN <= n; i += SCAN) {
-        if (any_above(scores + i, topk->threshold)) {
-            add_few(topk, scores + i, first_id + (int64_t)i, SCAN);
+    size_t i = skip_below(scores, topk->threshold, 0, n);
+    while (i + SCAN <= n) {
+        for (uint32_t above = which_above(scores + i, topk->threshold); above; above &= above - 1) {
+            const size_t at = i + (size_t)__builtin_ctz(above);
+            add_one(topk, scores[at], first_id + (int64_t)at);
         }
+        i = skip_below(scores, topk->threshold, i + SCAN, n);
     }
-    add_few(topk, scores + i, first_id + (int64_t)i, n - i);
+    for (; i < n; i++) {
+        add_one(topk, scores[i], first_id + (int64_t)i);
+    }
     if (topk->n >= topk->k && !isfinite(topk->threshold)) {
         cut_back(topk); /* the first threshold as soon as there is one */
     }
