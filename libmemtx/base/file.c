@@ -89,8 +89,7 @@ static int write_all(int fd, const char *path, const unsigned char *bytes, size_
     return fsync(fd) ? fail_errno(path, "flush") : MEMTX_OK;
 }
 
-/* fsync of the directory that holds `path`, so that the rename itself is on disk. */
-static int sync_directory(const char *path)
+int memtx__sync_directory(const char *path)
 {
     char *directory;
     int status = memtx__copy_text(&directory, path);
@@ -139,7 +138,7 @@ int memtx__write_file(const char *path, const void *bytes, size_t n_bytes)
         (void)unlink(temporary);
         goto done;
     }
-    status = sync_directory(path);
+    status = memtx__sync_directory(path);
 done:
     memtx__free(temporary);
     return status;

@@ -17,6 +17,9 @@ void memtx__map_close(struct memtx__map *map);
  * Permissions 0600. MEMTX_E_NO_SPACE, MEMTX_E_IO. */
 int memtx__write_file(const char *path, const void *bytes, size_t n_bytes);
 
+/* fsync of the directory that holds `path`, so that a rename to it is on disk. MEMTX_E_IO. */
+int memtx__sync_directory(const char *path);
+
 /* The code for an errno of a file operation: MEMTX_E_NO_SPACE, MEMTX_E_NOT_FOUND or MEMTX_E_IO. */
 int memtx__errno_status(int error);
 

@@ -273,7 +273,7 @@ static int run_document(struct run *run, const struct memtx__eval_document *docu
         size_t n = document->n_tokens - first < segment ? document->n_tokens - first : segment;
         status = run_segment(run, document, first, n);
     }
-    return status ? status : memtx_model_end_document(run->stream, document->hash);
+    return status ? status : memtx_model_end_document(run->stream);
 }
 
 static void finish_result(struct run *run, const memtx_model *model)

@@ -43,11 +43,10 @@ static int add_block(struct memtx_memory *memory, const unsigned char *rows, uin
     return status;
 }
 
-/* The addresses of every chunk that holds a visible row, and the visible rows as blocks for the search. */
-static int locate_rows(struct memtx_memory *memory, uint32_t layer, uint32_t kv_head)
+int memtx__memory_locate(struct memtx_memory *memory, uint32_t layer, uint32_t kv_head)
 {
     const memtx_store *store = memory->store;
-    const size_t n_chunks = (size_t)(store->state.n_rows / store->chunk_rows) + 1;
+    const size_t n_chunks = (size_t)(memory->view.catalogue->state.n_rows / store->chunk_rows) + 1;
     size_t n_values_held = memory->n_chunks_held;
     int status = memtx__grow(&memory->values, &n_values_held, n_chunks, sizeof *memory->values);
     if (!status) {
@@ -160,12 +159,18 @@ MEMTX__CLONES static void add_scaled(float *out, const float *x, float factor, s
     }
 }
 
-/* A row's age, in tokens before the query, and the distance at which its key stands. */
+/* A row's age, in tokens before the query, and the distance at which its key stands. Rows of other documents have no
+ * place before the query: they stand at delta, and are as old as the rows that came after them. */
 static void measure(uint64_t *distance, uint64_t *age, const struct memtx_memory *memory, uint64_t row,
                     uint64_t position)
 {
     const struct memtx__range *range = memtx__memory_range_of(memory, row);
     const uint64_t place = range->first_position + (row - range->first_row), delta = memory->options.delta;
+    if (!range->is_own) {
+        *age = memory->view.catalogue->state.n_rows - row;
+        *distance = delta;
+        return;
+    }
     *age = position > place ? position - place : 0;
     *distance = memory->options.positions == MEMTX_POSITIONS_NEAR && *age < delta ? *age : delta;
 }
@@ -252,7 +257,7 @@ int memtx_memory_attend(float *V_mem, float *LSE_mem, struct memtx_hit *hits, me
                                  .queries = queries,
                                  .positions = positions};
     for (search.kv_head = 0; search.kv_head < spec->n_kv_heads; search.kv_head++) {
-        status = locate_rows(memory, layer, search.kv_head);
+        status = memtx__memory_locate(memory, layer, search.kv_head);
         if (!status) {
             status = find_rows(memory, &search);
         }

@@ -27,6 +27,11 @@ static int check_options(const struct memtx_memory_options *options)
         return memtx__fail(MEMTX_E_INVALID, "lambda %g, positions %d, retrieval %d: one is out of range",
                            (double)options->lambda, (int)options->positions, (int)options->retrieval);
     }
+    if (options->scope > MEMTX_SCOPE_ALL || (options->scope == MEMTX_SCOPE_NAMED && options->n_scope_names < 1) ||
+        (options->scope == MEMTX_SCOPE_DOCUMENT && options->reader)) {
+        return memtx__fail(MEMTX_E_INVALID, "scope %d with %zu names%s (all, or at least one name)",
+                           (int)options->scope, options->n_scope_names, options->reader ? " for a reader" : "");
+    }
     if (options->most_tokens < 1 || options->most_tokens > 1 << 16) {
         return memtx__fail(MEMTX_E_INVALID, "segments of up to %u tokens, not in 1..%d", options->most_tokens, 1 << 16);
     }
@@ -45,6 +50,20 @@ static void take_scratch(struct memtx_memory *memory, struct memtx__arena *arena
     memtx__exact_take(&memory->exact, arena, n_queries, k, head_size);
 }
 
+static int copy_names(struct memtx_memory *memory, const struct memtx_memory_options *options)
+{
+    int status = memtx__alloc(&memory->names, options->n_scope_names, sizeof *memory->names);
+    memory->options.scope_names = NULL;
+    for (size_t i = 0; i < options->n_scope_names && !status; i++) {
+        struct memtx_document document;
+        status = memtx_store_document_named(&document, memory->store, options->scope_names[i]);
+        if (!status) {
+            status = memtx__copy_text(&memory->names[i], options->scope_names[i]);
+        }
+    }
+    return status;
+}
+
 static int prepare(struct memtx_memory *memory, const struct memtx_memory_options *options)
 {
     const struct memtx_store_spec *spec = &memory->store->spec;
@@ -55,11 +74,14 @@ static int prepare(struct memtx_memory *memory, const struct memtx_memory_option
         memory->tau[i] = options->tau ? options->tau[i] : 1.0F;
     }
     if (!status) {
+        status = copy_names(memory, options);
+    }
+    if (!status) {
         status = memtx__rope_create(&memory->rope, spec->rope_dims, spec->rope_base, spec->rope_factors,
                                     (size_t)options->delta + 1);
     }
     if (!status) {
-        status = memtx__view_open(&memory->view, memory->store);
+        status = memtx__view_open(&memory->view, memory->store, options->reader);
     }
     if (!status) {
         take_scratch(memory, &memory->scratch);
@@ -71,25 +93,36 @@ static int prepare(struct memtx_memory *memory, const struct memtx_memory_option
     return status;
 }
 
+static int check_store(const memtx_store *store, bool reader)
+{
+    if (reader) {
+        return memtx__store_check_process(store);
+    }
+    return store->has_writer ? memtx__fail(MEMTX_E_BUSY, "a memory that appends to the store is open already (close it "
+                                                         "first)")
+                             : memtx__store_check_writable(store);
+}
+
 int memtx_memory_open(memtx_memory **out, memtx_store *store, const struct memtx_memory_options *options)
 {
     struct memtx_memory_options chosen = options ? *options : memtx_memory_options_default();
     memtx_memory *memory;
     *out = NULL;
     int status = check_options(&chosen);
+    if (!status) {
+        status = check_store(store, chosen.reader);
+    }
+    if (!status) {
+        status = memtx__alloc(&memory, 1, sizeof *memory);
+    }
     if (status) {
         return status;
-    }
-    status = memtx__alloc(&memory, 1, sizeof *memory);
-    if (status) {
-        return status;
-    }
-    if (store->has_memory) {
-        memtx__free(memory);
-        return memtx__fail(MEMTX_E_BUSY, "the store has a memory open already (close it first)");
     }
     memory->store = store;
-    store->has_memory = true;
+    if (!chosen.reader) {
+        store->has_writer = true;
+    }
+    (void)atomic_fetch_add(&store->n_memories, 1);
     memory->options = chosen;
     memory->options.tau = NULL; /* the copy is memory->tau */
     status = prepare(memory, &chosen);
@@ -106,10 +139,17 @@ void memtx_memory_close(memtx_memory *memory)
     if (!memory) {
         return;
     }
-    memory->store->has_memory = false;
+    if (!memory->options.reader) {
+        memory->store->has_writer = false;
+    }
     memtx__view_close(&memory->view);
+    (void)atomic_fetch_sub(&memory->store->n_memories, 1);
     memtx__arena_release(&memory->scratch);
     memtx__rope_release(&memory->rope);
+    for (size_t i = 0; memory->names && i < memory->options.n_scope_names; i++) {
+        memtx__free(memory->names[i]);
+    }
+    memtx__free(memory->names);
     memtx__free(memory->tau);
     memtx__free(memory->ranges);
     memtx__free(memory->blocks);
@@ -122,19 +162,57 @@ void memtx_memory_close(memtx_memory *memory)
 
 /* ---- documents -------------------------------------------------------------------------------- */
 
+static int check_no_document(const memtx_memory *memory)
+{
+    if (memory->options.reader) {
+        return memtx__fail(MEMTX_E_INVALID, "this memory only reads");
+    }
+    return memory->is_open ? memtx__fail(MEMTX_E_INVALID, "a document is open already") : MEMTX_OK;
+}
+
+static int check_document(const memtx_memory *memory)
+{
+    return memory->is_open ? MEMTX_OK : memtx__fail(MEMTX_E_INVALID, "no document is open");
+}
+
 int memtx_memory_begin_document(memtx_memory *memory, const char *name)
 {
-    if (memory->is_open) {
-        return memtx__fail(MEMTX_E_INVALID, "a document is open already");
+    int status = check_no_document(memory);
+    if (!status) {
+        status = memtx__store_add_document(&memory->document, memory->store, name);
+        memory->is_open = !status;
     }
-    int status = memtx__store_add_document(&memory->document, memory->store, name);
-    memory->is_open = !status;
-    memory->n_ranges = 0;
-    memory->n_visible = 0;
     return status;
 }
 
-static void end_segment(memtx_memory *memory)
+int memtx_memory_reopen_document(memtx_memory *memory, const char *name)
+{
+    int status = check_no_document(memory);
+    if (!status) {
+        status = memtx__store_reopen_document(&memory->document, memory->store, name);
+        memory->is_open = !status;
+    }
+    return status;
+}
+
+int memtx_memory_set_state(memtx_memory *memory, const void *bytes, size_t n_bytes, uint64_t n_read,
+                           const uint8_t hash[MEMTX_HASH_BYTES])
+{
+    struct memtx__pending_state *pending = &memory->store->pending;
+    int status = check_document(memory);
+    if (status) {
+        return status;
+    }
+    if (n_bytes < 1 || n_bytes > (size_t)UINT32_MAX) {
+        return memtx__fail(MEMTX_E_INVALID, "a running state of %zu bytes, not 1 to 2^32", n_bytes);
+    }
+    *pending = (struct memtx__pending_state){
+        .bytes = bytes, .n_bytes = n_bytes, .document = memory->document, .n_read = n_read};
+    memcpy(pending->hash, hash, MEMTX_HASH_BYTES);
+    return MEMTX_OK;
+}
+
+void memtx_memory_end_segment(memtx_memory *memory)
 {
     if (memory->in_segment) {
         memtx__view_end(&memory->view);
@@ -144,29 +222,43 @@ static void end_segment(memtx_memory *memory)
 
 int memtx_memory_end_document(memtx_memory *memory, const uint8_t hash[MEMTX_HASH_BYTES])
 {
-    if (!memory->is_open) {
-        return memtx__fail(MEMTX_E_INVALID, "no document is open");
+    int status = check_document(memory);
+    if (status) {
+        return status;
     }
     if (memory->n_staged) {
         return memtx__fail(MEMTX_E_INVALID, "%zu rows are appended and not committed", memory->n_staged);
     }
-    struct memtx_document *document = &memory->store->documents[memory->document];
-    end_segment(memory);
+    struct memtx_document *document = &memory->store->now.documents[memory->document].facts;
+    memtx_memory_end_segment(memory);
     document->ended = true;
     if (hash) {
         memcpy(document->hash, hash, MEMTX_HASH_BYTES);
+        document->n_read = document->state_bytes ? document->n_read : document->n_tokens;
     }
     memory->is_open = false;
-    int status = memtx__store_commit(memory->store, memory->document, 0, NULL, NULL);
+    status = memtx__store_commit(memory->store, memory->document, 0, NULL, NULL);
     return status ? status : memtx__store_flush(memory->store);
 }
 
 void memtx_memory_abandon_document(memtx_memory *memory)
 {
-    end_segment(memory);
-    memtx__store_discard_staged(memory->store);
+    memtx_memory_end_segment(memory);
+    if (memory->is_open) {
+        memtx__store_discard_staged(memory->store);
+        memory->store->pending = (struct memtx__pending_state){0};
+    }
     memory->n_staged = 0;
     memory->is_open = false;
+}
+
+int memtx_memory_document(struct memtx_document *out, const memtx_memory *memory)
+{
+    int status = check_document(memory);
+    if (!status) {
+        *out = memory->store->now.documents[memory->document].facts;
+    }
+    return status;
 }
 
 void memtx_memory_info(struct memtx_memory_facts *out, const memtx_memory *memory)
@@ -175,25 +267,46 @@ void memtx_memory_info(struct memtx_memory_facts *out, const memtx_memory *memor
     memtx_store_info(&out->store, memory->store);
 }
 
+memtx_store *memtx_memory_store(const memtx_memory *memory)
+{
+    return memory->store;
+}
+
 /* ---- what is visible -------------------------------------------------------------------------- */
 
-/* The document's extents, without what the capacity has put out of sight. */
+/* Whether a search sees the document at this place of the catalogue. */
+static bool in_scope(const memtx_memory *memory, size_t place)
+{
+    const char *name = memory->view.catalogue->documents[place].facts.name;
+    bool is_named = false;
+    for (size_t i = 0; i < memory->options.n_scope_names && !is_named; i++) {
+        is_named = strcmp(memory->names[i], name) == 0;
+    }
+    return memory->options.scope == MEMTX_SCOPE_ALL || is_named || (memory->is_open && place == memory->document);
+}
+
+/* The extents of the documents in scope, without what the capacity has put out of sight. */
 static int collect_ranges(memtx_memory *memory)
 {
-    const memtx_store *store = memory->store;
-    const uint64_t document = store->documents[memory->document].id, first_row = store->state.first_row;
-    int status = memtx__grow(&memory->ranges, &memory->n_ranges_held, store->n_extents, sizeof *memory->ranges);
+    const struct memtx__catalogue *catalogue = memory->view.catalogue;
+    const uint64_t first_row = catalogue->state.first_row;
+    int status = memtx__grow(&memory->ranges, &memory->n_ranges_held, catalogue->n_extents, sizeof *memory->ranges);
     memory->n_ranges = 0;
     memory->n_visible = 0;
-    for (size_t i = 0; i < store->n_extents && !status; i++) {
-        const struct memtx__extent *extent = &store->extents[i];
-        uint64_t end = extent->first_row + extent->n_rows;
-        if (extent->document != document || end <= first_row) {
+    for (size_t i = 0; i < catalogue->n_extents && !status; i++) {
+        const struct memtx__extent *extent = &catalogue->extents[i];
+        const uint64_t end = extent->first_row + extent->n_rows;
+        const size_t place = memtx__catalogue_document(catalogue, extent->document);
+        if (end <= first_row || !in_scope(memory, place)) {
             continue;
         }
         uint64_t first = extent->first_row > first_row ? extent->first_row : first_row;
-        memory->ranges[memory->n_ranges++] = (struct memtx__range){
-            first, end - first, extent->document, extent->first_position + (first - extent->first_row)};
+        memory->ranges[memory->n_ranges++] =
+            (struct memtx__range){.first_row = first,
+                                  .n_rows = end - first,
+                                  .document = extent->document,
+                                  .first_position = extent->first_position + (first - extent->first_row),
+                                  .is_own = memory->is_open && place == memory->document};
         memory->n_visible += end - first;
     }
     return status;
@@ -201,14 +314,20 @@ static int collect_ranges(memtx_memory *memory)
 
 int memtx_memory_begin_segment(memtx_memory *memory)
 {
-    if (!memory->is_open || memory->in_segment) {
-        return memtx__fail(MEMTX_E_INVALID, memory->is_open ? "a segment has begun already" : "no document is open");
+    if (memory->in_segment) {
+        return memtx__fail(MEMTX_E_INVALID, "a segment has begun already");
     }
-    int status = collect_ranges(memory);
+    int status = memory->options.scope == MEMTX_SCOPE_DOCUMENT ? check_document(memory) : MEMTX_OK;
     if (!status) {
         status = memtx__view_begin(&memory->view);
     }
     memory->in_segment = !status;
+    if (!status) {
+        status = collect_ranges(memory);
+    }
+    if (status) {
+        memtx_memory_end_segment(memory);
+    }
     return status;
 }
 
@@ -272,11 +391,12 @@ static int stage_tokens(memtx_memory *memory, size_t first, size_t n_tokens, con
 int memtx_memory_append(memtx_memory *memory, uint32_t layer, size_t n_tokens, const float *keys, const float *values,
                         const uint32_t *token_ids, const uint64_t *positions)
 {
-    if (!memory->is_open) {
-        return memtx__fail(MEMTX_E_INVALID, "no document is open");
+    int status = check_document(memory);
+    if (status) {
+        return status;
     }
     const size_t first = layer < MEMTX_MAX_LAYERS ? memory->store->n_staged[layer] : 0, n_before = memory->n_staged;
-    int status = stage_tokens(memory, first, n_tokens, token_ids, positions);
+    status = stage_tokens(memory, first, n_tokens, token_ids, positions);
     if (!status) {
         status = memtx__store_append(memory->store, layer, n_tokens, keys, values);
     }
@@ -288,10 +408,11 @@ int memtx_memory_append(memtx_memory *memory, uint32_t layer, size_t n_tokens, c
 
 int memtx_memory_commit(memtx_memory *memory)
 {
-    if (!memory->is_open) {
-        return memtx__fail(MEMTX_E_INVALID, "no document is open");
+    int status = check_document(memory);
+    if (status) {
+        return status;
     }
-    end_segment(memory);
+    memtx_memory_end_segment(memory);
     size_t n_rows = memory->n_staged;
     memory->n_staged = 0;
     return memtx__store_commit(memory->store, memory->document, n_rows, memory->staged_tokens,

@@ -1,4 +1,5 @@
-/* The memory's inside: what memory.c (the stream of rows) and attend.c (search and attention) share. */
+/* The memory's inside: what memory.c (the stream of rows), attend.c (search and attention) and gather.c (rows by id)
+ * share. */
 #ifndef MEMTX_MEMORY_MEMORY_H
 #define MEMTX_MEMORY_MEMORY_H
 
@@ -16,18 +17,20 @@ struct memtx__range {
     uint64_t n_rows;
     uint64_t document;
     uint64_t first_position;
+    bool is_own; /* of the document being appended to */
 };
 
 struct memtx_memory {
     memtx_store *store;
     struct memtx_memory_options options;
-    float *tau; /* [n_layers][n_heads] */
+    float *tau;   /* [n_layers][n_heads] */
+    char **names; /* [options.n_scope_names] */
     struct memtx__rope rope;
     struct memtx__view view;
     struct memtx__exact exact;
     struct memtx__arena scratch;
 
-    size_t document; /* index in the store; valid while is_open */
+    size_t document; /* its place in the store's catalogue; valid while is_open */
     bool is_open;
     bool in_segment; /* the view is held */
 
@@ -54,5 +57,9 @@ struct memtx_memory {
 
 /* The visible range that holds a row; NULL when none does. O(log ranges). */
 const struct memtx__range *memtx__memory_range_of(const struct memtx_memory *memory, uint64_t row);
+
+/* attend.c: the addresses of every chunk of a pair that holds a visible row, in memory->keys and memory->values, and the
+ * visible rows as blocks for the search. Within a segment; the layer is kept. MEMTX_E_CORRUPT, MEMTX_E_NO_MEMORY. */
+int memtx__memory_locate(struct memtx_memory *memory, uint32_t layer, uint32_t kv_head);
 
 #endif

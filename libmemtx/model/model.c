@@ -209,6 +209,7 @@ int memtx_model_forward_segment(const float **hidden, memtx_stream *stream, cons
         status = memtx__block_fwd(stream, layer, n);
     }
     if (!status) {
+        memtx__tokens_hash_add(stream->hash, tokens, n);
         memtx__norm_fwd(stream->x, stream->x, stream->model->weights.output_norm, config->norm_epsilon, n, n_channels);
         status = memtx__stream_end_segment(stream, n);
     }

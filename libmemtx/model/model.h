@@ -4,7 +4,9 @@
  *   weights.c   tensors to their working type
  *   kv_cache.c  sinks and window of a stream; what is evicted
  *   block.c     one block, forward
- *   stream.c    a stream: modes, scratch, documents
+ *   stream.c    a stream: modes, scratch
+ *   document.c  documents of a stream: begun, gone on with, ended; what goes to the memory
+ *   state.c     the running state as bytes
  *   model.c     loading, the forward of a segment, logits and loss
  */
 #ifndef MEMTX_MODEL_MODEL_H
@@ -16,6 +18,7 @@
 #include "math/rope.h"
 #include "memtx/gguf.h"
 #include "memtx/model.h"
+#include "text/tokens_hash.h"
 
 enum { MEMTX__HEAD_TILE = 4096 }; /* vocabulary entries of one product of the output layer */
 
@@ -104,6 +107,9 @@ struct memtx_stream {
     struct memtx__linear_plans *plans;
     struct memtx__arena arena; /* everything below and the cache */
     uint64_t position;         /* of the next token in its document */
+    uint64_t state_position;   /* of the running state that is stored */
+    size_t n_since_state;      /* segments */
+    struct memtx__tokens_hash *hash; /* of the document's tokens so far */
     size_t n_last;             /* tokens of the last segment */
     size_t n_threads;          /* for which the scratch was taken */
     bool layers_kept[MEMTX_MAX_LAYERS];
@@ -121,6 +127,7 @@ struct memtx_stream {
     struct memtx__loss_row *losses;  /* [T] */
     float *attention_scratch;
     float *evicted_keys, *evicted_values; /* [T][G][D] */
+    unsigned char *state_bytes;           /* [memtx_model_state_bytes], where states are stored */
 };
 
 /* Ends a segment of n tokens: what leaves the window goes to the memory, in the order of the text. */

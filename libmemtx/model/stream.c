@@ -1,4 +1,4 @@
-/* A stream (memtx/model.h): what each mode means for the cache, the scratch, documents and eviction. */
+/* A stream (memtx/model.h): what each mode means for the cache, and the scratch. Its documents: document.c. */
 #include <omp.h>
 #include <string.h>
 
@@ -129,6 +129,8 @@ static void take_scratch(struct memtx_stream *stream, struct memtx__arena *arena
         stream->memory_lse = memtx__arena_take(arena, segment * config->n_heads, sizeof(float));
         stream->evicted_keys = memtx__arena_take(arena, segment * n_kv, sizeof(float));
         stream->evicted_values = memtx__arena_take(arena, segment * n_kv, sizeof(float));
+        stream->state_bytes =
+            memtx__arena_take(arena, stream->options.state_segments ? memtx_model_state_bytes(stream) : 0, 1);
     }
 }
 
@@ -153,6 +155,9 @@ static int prepare(struct memtx_stream *stream)
     int status = set_span(stream);
     if (!status) {
         status = check_memory(stream);
+    }
+    if (!status) {
+        status = memtx__tokens_hash_create(&stream->hash);
     }
     if (!status && bias) {
         status = memtx__alloc(&stream->bias, config->n_heads, sizeof *stream->bias);
@@ -208,75 +213,7 @@ void memtx_stream_close(memtx_stream *stream)
     memtx__linear_plans_destroy(stream->plans);
     memtx__arena_release(&stream->arena);
     memtx__rope_release(&stream->rope);
+    memtx__tokens_hash_destroy(stream->hash);
     memtx__free(stream->bias);
     memtx__free(stream);
-}
-
-/* ---- documents -------------------------------------------------------------------------------- */
-
-void memtx_model_reset(memtx_stream *stream)
-{
-    stream->cache.n_rows = 0;
-    stream->cache.n_sinks = 0;
-    stream->position = 0;
-    stream->n_last = 0;
-    if (stream->memory_layers) {
-        memtx_memory_abandon_document(stream->options.memory);
-    }
-}
-
-int memtx_model_begin_document(memtx_stream *stream, const char *name)
-{
-    memtx_model_reset(stream);
-    return stream->memory_layers ? memtx_memory_begin_document(stream->options.memory, name) : MEMTX_OK;
-}
-
-/* Appends rows first .. of the cache to the memory, at most a segment at a time, and commits them. */
-static int remember(struct memtx_stream *stream, size_t first, size_t n)
-{
-    const struct memtx__kv_cache *cache = &stream->cache;
-    int status = MEMTX_OK;
-    for (size_t done = 0; done < n && !status;) {
-        const size_t row = first + done;
-        const size_t n_rows = n - done < stream->options.segment ? n - done : stream->options.segment;
-        for (size_t layer = 0; layer < cache->n_layers && !status; layer++) {
-            if (!stream->memory_layers[layer]) {
-                continue;
-            }
-            memtx__kv_cache_gather(stream->evicted_keys, cache, memtx__kv_cache_keys(cache, layer), row, n_rows);
-            memtx__kv_cache_gather(stream->evicted_values, cache, memtx__kv_cache_values(cache, layer), row, n_rows);
-            status = memtx_memory_append(stream->options.memory, (uint32_t)layer, n_rows, stream->evicted_keys,
-                                         stream->evicted_values, cache->tokens + row, cache->positions + row);
-        }
-        done += n_rows;
-    }
-    return status ? status : memtx_memory_commit(stream->options.memory);
-}
-
-int memtx__stream_end_segment(struct memtx_stream *stream, size_t n)
-{
-    size_t first;
-    const size_t n_leaving = memtx__kv_cache_end_segment(&first, &stream->cache, n);
-    int status = stream->memory_layers ? remember(stream, first, n_leaving) : MEMTX_OK;
-    memtx__kv_cache_drop(&stream->cache, first, n_leaving);
-    stream->position += n;
-    stream->n_last = n;
-    return status;
-}
-
-int memtx_model_end_document(memtx_stream *stream, const uint8_t hash[MEMTX_HASH_BYTES])
-{
-    const struct memtx__kv_cache *cache = &stream->cache;
-    int status = MEMTX_OK;
-    if (stream->memory_layers) {
-        status = remember(stream, cache->n_sinks, cache->n_rows - cache->n_sinks);
-        if (!status) {
-            status = remember(stream, 0, cache->n_sinks);
-        }
-        if (!status) {
-            status = memtx_memory_end_document(stream->options.memory, hash);
-        }
-    }
-    memtx_model_reset(stream);
-    return status;
 }

@@ -4,12 +4,11 @@
  * and never MDB_WRITEMAP, with which a full disk is a signal. The map is reserved large (address space, not disk), so
  * that it need never grow under a reader. Chunks go to keys that ascend with time, so LMDB's pages fill up.
  */
-#include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
@@ -18,12 +17,15 @@
 #include "base/status.h"
 #include "math/rows.h"
 #include "math/shapes.h"
+#include "store/pages.h"
 #include "store/tables.h"
 
 static const size_t largest_map_bytes = (size_t)1 << 40;
 static const size_t smallest_map_bytes = (size_t)1 << 30;
+static const off_t lock_file_bytes = 8192; /* LMDB's header and its 126 readers */
 
-const char *const memtx__database_names[MEMTX__N_DATABASES] = {"meta", "docs", "extents", "tokens", "keys", "values"};
+const char *const memtx__database_names[MEMTX__N_DATABASES] = {"meta",   "docs", "extents", "tokens",
+                                                               "keys",   "values", "running", "runs"};
 
 int memtx__lmdb_status(int code, const char *path, const char *what)
 {
@@ -36,9 +38,11 @@ int memtx__lmdb_status(int code, const char *path, const char *what)
         break;
     case MDB_CORRUPTED:
     case MDB_PAGE_NOTFOUND:
-    case MDB_PANIC:
     case MDB_BAD_TXN:
         status = MEMTX_E_CORRUPT;
+        break;
+    case MDB_PANIC: /* a meta page could not be written: what is on disk is good, and this process writes no more */
+        status = MEMTX_E_IO;
         break;
     case MDB_INVALID:
     case MDB_VERSION_MISMATCH:
@@ -96,54 +100,6 @@ void memtx__environment_version(char *out, size_t size)
 
 /* ---- opening ---------------------------------------------------------------------------------- */
 
-static bool has_file(const char *directory, const char *name)
-{
-    char file[4096];
-    struct stat facts;
-    int n = snprintf(file, sizeof file, "%s/%s", directory, name);
-    return n > 0 && (size_t)n < sizeof file && lstat(file, &facts) == 0;
-}
-
-bool memtx__environment_exists(const char *path)
-{
-    return has_file(path, "data.mdb");
-}
-
-/* A directory that is no store may become one when it is empty. It stays the directory it is, with its owner and mode:
- * the files in it are 0600 anyhow. */
-static int check_empty(const char *path)
-{
-    DIR *directory = opendir(path);
-    const struct dirent *entry = NULL;
-    if (!directory) {
-        return memtx__fail(memtx__errno_status(errno), "%s: cannot look into the directory: %s", path, strerror(errno));
-    }
-    do {
-        entry = readdir(directory);
-    } while (entry && (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0));
-    (void)closedir(directory);
-    return entry ? memtx__fail(MEMTX_E_FORMAT, "%s: holds files but no store (name an empty or a new directory)", path)
-                 : MEMTX_OK;
-}
-
-int memtx__environment_prepare(const char *path)
-{
-    struct stat facts;
-    if (mkdir(path, 0700) == 0) {
-        return MEMTX_OK;
-    }
-    if (errno != EEXIST) {
-        return memtx__fail(memtx__errno_status(errno), "%s: cannot make the directory: %s", path, strerror(errno));
-    }
-    if (stat(path, &facts) || !S_ISDIR(facts.st_mode)) {
-        return memtx__fail(MEMTX_E_FORMAT, "%s: is not a directory (a store is one)", path);
-    }
-    if (has_file(path, "data.mdb") || has_file(path, "writer")) {
-        return MEMTX_OK;
-    }
-    return check_empty(path);
-}
-
 static int make_temporary(char **path, const char *parent)
 {
     size_t size = strlen(parent) + sizeof "/memtx-XXXXXX";
@@ -170,9 +126,30 @@ static void unlink_database(const char *path)
     }
 }
 
-static int open_env(struct memtx__environment *environment)
+/* LMDB makes lock.mdb without its blocks and maps it: on a full disk the first write to it would be a signal. So they are
+ * taken before. Only the opener that has the store's lock does this, while no other descriptor of this process is there
+ * whose locks the close would end. What else goes wrong LMDB will say. */
+static int reserve_lock_file(const char *path)
+{
+    char file[4096];
+    int n = snprintf(file, sizeof file, "%s/lock.mdb", path);
+    int fd = n > 0 && (size_t)n < sizeof file ? open(file, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600) : -1;
+    int error = fd >= 0 ? posix_fallocate(fd, 0, lock_file_bytes) : 0;
+    if (fd >= 0) {
+        close(fd);
+    }
+    return error && memtx__errno_status(error) == MEMTX_E_NO_SPACE
+               ? memtx__fail(MEMTX_E_NO_SPACE, "%s: cannot make lock.mdb: %s", path, strerror(error))
+               : MEMTX_OK;
+}
+
+static int open_env(struct memtx__environment *environment, const char *path, bool read_only)
 {
     int code = MDB_SUCCESS;
+    int status = read_only ? MEMTX_OK : reserve_lock_file(path);
+    if (status) {
+        return status;
+    }
     for (size_t bytes = largest_map_bytes; bytes >= smallest_map_bytes; bytes /= 2) {
         code = mdb_env_create(&environment->env);
         if (!code) {
@@ -182,7 +159,7 @@ static int open_env(struct memtx__environment *environment)
             code = mdb_env_set_mapsize(environment->env, bytes);
         }
         if (!code) {
-            code = mdb_env_open(environment->env, environment->path, MDB_NOTLS, 0600);
+            code = mdb_env_open(environment->env, path, MDB_NOTLS | (read_only ? MDB_RDONLY : 0), 0600);
         }
         if (!code) {
             break;
@@ -216,6 +193,9 @@ static int open_tables(bool *is_new, struct memtx__environment *environment)
     *is_new = !code && facts.ms_entries == 0;
     for (int i = 0; i < MEMTX__N_DATABASES && !code && !*is_new; i++) {
         code = mdb_dbi_open(txn, memtx__database_names[i], 0, &environment->databases[i]);
+        if (code == MDB_NOTFOUND && i >= MEMTX__N_DATABASES_V1) {
+            code = MDB_SUCCESS; /* version 1; what a newer one lacks is missed when it is looked for */
+        }
     }
     if (code == MDB_NOTFOUND || code == MDB_INCOMPATIBLE) {
         mdb_txn_abort(txn);
@@ -229,7 +209,55 @@ static int open_tables(bool *is_new, struct memtx__environment *environment)
     return memtx__lmdb_status(code, environment->path, "open its tables");
 }
 
-int memtx__environment_open(struct memtx__environment **out, bool *is_new, const char *path, bool temporary)
+/* A temporary store's files lose their names at once: however the process ends, the space comes back. */
+static int open_temporary(struct memtx__environment *environment, const char *parent)
+{
+    int status = make_temporary(&environment->path, parent);
+    if (!status) {
+        status = open_env(environment, environment->path, false);
+        unlink_database(environment->path);
+        (void)rmdir(environment->path);
+    }
+    environment->pages_are_checked = true; /* they will be this process's own */
+    return status;
+}
+
+/* LMDB trusts its pages: those that opening looks at are checked before, the others when they are first used. */
+static int check_before(struct memtx__environment *environment, const char *path)
+{
+    char file[4096];
+    int n = snprintf(file, sizeof file, "%s/data.mdb", path);
+    if (n < 0 || (size_t)n >= sizeof file) {
+        return memtx__fail(MEMTX_E_INVALID, "%s: the path is too long", environment->path);
+    }
+    environment->pages_fd = open(file, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (environment->pages_fd < 0) {
+        environment->pages_are_checked = errno == ENOENT;
+        return errno == ENOENT ? MEMTX_OK
+                               : memtx__fail(memtx__errno_status(errno), "%s: cannot open the database: %s",
+                                             environment->path, strerror(errno));
+    }
+    return memtx__pages_check(NULL, environment->pages_fd, environment->path, MEMTX__PAGES_SMALL, 0);
+}
+
+static int open_in(struct memtx__environment *environment, const char *path, const char *shown, bool read_only)
+{
+    int status = memtx__copy_text(&environment->path, shown);
+    if (!status) {
+        status = check_before(environment, path);
+    }
+    if (status) {
+        return status;
+    }
+    status = open_env(environment, path, read_only);
+    if (status && environment->pages_are_checked && !read_only) {
+        unlink_database(path); /* one that could not be begun (a full disk) is not left half made */
+    }
+    return status;
+}
+
+int memtx__environment_open(struct memtx__environment **out, bool *is_new, const char *path, const char *shown,
+                            const struct memtx_store_options *options)
 {
     struct memtx__environment *environment;
     *out = NULL;
@@ -237,19 +265,10 @@ int memtx__environment_open(struct memtx__environment **out, bool *is_new, const
     if (status) {
         return status;
     }
-    status = temporary ? make_temporary(&environment->path, path) : memtx__copy_text(&environment->path, path);
-    if (!status) {
-        const bool is_there = !temporary && has_file(path, "data.mdb");
-        status = open_env(environment);
-        /* A temporary store's files lose their names at once: however the process ends, the space comes back. And a
-         * database that could not be begun (a full disk) is not left half made. */
-        if (temporary || (status && !is_there)) {
-            unlink_database(environment->path);
-        }
-        if (temporary) {
-            (void)rmdir(environment->path);
-        }
-    }
+    (void)pthread_mutex_init(&environment->pages_mutex, NULL);
+    environment->pages_fd = -1;
+    status = options->temporary ? open_temporary(environment, path)
+                                : open_in(environment, path, shown, options->read_only);
     if (!status) {
         status = open_tables(is_new, environment);
     }
@@ -261,12 +280,28 @@ int memtx__environment_open(struct memtx__environment **out, bool *is_new, const
     return MEMTX_OK;
 }
 
+int memtx__environment_check_pages(struct memtx__environment *environment)
+{
+    int status = MEMTX_OK;
+    (void)pthread_mutex_lock(&environment->pages_mutex);
+    if (!environment->pages_are_checked) {
+        status = memtx__pages_check(NULL, environment->pages_fd, environment->path, MEMTX__PAGES_ALL, 0);
+        environment->pages_are_checked = !status;
+    }
+    (void)pthread_mutex_unlock(&environment->pages_mutex);
+    return status;
+}
+
 void memtx__environment_close(struct memtx__environment *environment)
 {
     if (environment) {
         if (environment->env) {
             mdb_env_close(environment->env);
         }
+        if (environment->pages_fd >= 0) {
+            close(environment->pages_fd);
+        }
+        (void)pthread_mutex_destroy(&environment->pages_mutex);
         memtx__free(environment->path);
         memtx__free(environment);
     }
@@ -282,13 +317,78 @@ uint64_t memtx__environment_bytes(const struct memtx__environment *environment)
     return (info.me_last_pgno + 1) * (uint64_t)facts.ms_psize;
 }
 
+int memtx_store_free_bytes(uint64_t *out, memtx_store *store)
+{
+    struct memtx__environment *environment = store->environment;
+    struct memtx__snapshot *snapshot = NULL;
+    MDB_cursor *cursor = NULL;
+    MDB_val key, value;
+    *out = 0;
+    int status = memtx__store_check_process(store);
+    if (status || !environment) {
+        return status;
+    }
+    status = memtx__snapshot_open(&snapshot, environment);
+    if (!status) {
+        status = memtx__snapshot_renew(snapshot);
+    }
+    if (!status) {
+        int code = mdb_cursor_open(snapshot->txn, 0, &cursor); /* table 0: each record a count and so many pages */
+        while (!code && (code = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) == MDB_SUCCESS) {
+            *out += memtx__get_u64(value.mv_data) * MEMTX__PAGE_BYTES;
+        }
+        status = code == MDB_NOTFOUND ? MEMTX_OK : memtx__lmdb_status(code, environment->path, "read the free pages");
+    }
+    if (cursor) {
+        mdb_cursor_close(cursor);
+    }
+    memtx__snapshot_close(snapshot);
+    return status;
+}
+
 /* ---- records ---------------------------------------------------------------------------------- */
+
+int memtx__lmdb_put_spec(const struct memtx__environment *environment, MDB_txn *txn,
+                         const struct memtx_store_spec *spec, uint32_t chunk_rows)
+{
+    unsigned char record[MEMTX__SPEC_BYTES];
+    MDB_val key = memtx__text_key("spec"), value = {sizeof record, record};
+    memtx__spec_encode(record, spec, chunk_rows);
+    return mdb_put(txn, environment->databases[MEMTX__DB_META], &key, &value, 0);
+}
+
+int memtx__lmdb_put_state(struct memtx__environment *environment, MDB_txn *txn, struct memtx__state *state)
+{
+    unsigned char record[MEMTX__STATE_BYTES];
+    MDB_val key = memtx__text_key("state"), value = {sizeof record, record};
+    state->transaction = mdb_txn_id(txn);
+    memtx__state_encode(record, state);
+    return mdb_put(txn, environment->databases[MEMTX__DB_META], &key, &value, 0);
+}
+
+int memtx__lmdb_put_document(const struct memtx__environment *environment, MDB_txn *txn,
+                             const struct memtx_document *document)
+{
+    unsigned char name[8], record[MEMTX__DOCUMENT_BYTES];
+    MDB_val key = memtx__number_key(name, document->id), value = {sizeof record, record};
+    memtx__document_encode(record, document);
+    return mdb_put(txn, environment->databases[MEMTX__DB_DOCS], &key, &value, 0);
+}
+
+int memtx__lmdb_put_extent(const struct memtx__environment *environment, MDB_txn *txn,
+                           const struct memtx__extent *extent)
+{
+    unsigned char name[8], record[MEMTX__EXTENT_BYTES];
+    MDB_val key = memtx__number_key(name, extent->first_row), value = {sizeof record, record};
+    memtx__extent_encode(record, extent);
+    return mdb_put(txn, environment->databases[MEMTX__DB_EXTENTS], &key, &value, 0);
+}
 
 int memtx__environment_create(struct memtx__environment *environment, const struct memtx_store_spec *spec,
                               uint32_t chunk_rows)
 {
-    unsigned char record[MEMTX__SPEC_BYTES], state[MEMTX__STATE_BYTES];
     float factors[MEMTX__MAX_HEAD_SIZE / 2];
+    struct memtx__state state = {0};
     MDB_txn *txn;
     int code = mdb_txn_begin(environment->env, NULL, 0, &txn);
     if (code) {
@@ -297,20 +397,14 @@ int memtx__environment_create(struct memtx__environment *environment, const stru
     for (int i = 0; i < MEMTX__N_DATABASES && !code; i++) {
         code = mdb_dbi_open(txn, memtx__database_names[i], MDB_CREATE, &environment->databases[i]);
     }
-    MDB_val key = memtx__text_key("spec"), value = {sizeof record, record};
-    memtx__spec_encode(record, spec, chunk_rows);
     if (!code) {
-        code = mdb_put(txn, environment->databases[MEMTX__DB_META], &key, &value, 0);
+        code = memtx__lmdb_put_spec(environment, txn, spec, chunk_rows);
     }
     if (!code) {
-        key = memtx__text_key("state");
-        value = (MDB_val){sizeof state, state};
-        memtx__state_encode(state, &(struct memtx__state){0});
-        code = mdb_put(txn, environment->databases[MEMTX__DB_META], &key, &value, 0);
+        code = memtx__lmdb_put_state(environment, txn, &state);
     }
     if (!code && spec->rope_factors) {
-        key = memtx__text_key("rope");
-        value = (MDB_val){spec->rope_dims / 2 * sizeof *factors, factors};
+        MDB_val key = memtx__text_key("rope"), value = {spec->rope_dims / 2 * sizeof *factors, factors};
         memtx__rows_write((unsigned char *)factors, MEMTX_ROWS_F32, spec->rope_factors, spec->rope_dims / 2);
         code = mdb_put(txn, environment->databases[MEMTX__DB_META], &key, &value, 0);
     }
@@ -322,48 +416,7 @@ int memtx__environment_create(struct memtx__environment *environment, const stru
     return memtx__lmdb_status(code, environment->path, "write what the store is for");
 }
 
-int memtx__environment_load_spec(struct memtx_store_spec *spec, uint32_t *chunk_rows, float **rope_factors,
-                                 struct memtx__environment *environment)
-{
-    MDB_txn *txn;
-    *rope_factors = NULL;
-    int status = memtx__lmdb_status(mdb_txn_begin(environment->env, NULL, MDB_RDONLY, &txn), environment->path, "read");
-    if (status) {
-        return status;
-    }
-    MDB_val key = memtx__text_key("spec"), value;
-    int code = mdb_get(txn, environment->databases[MEMTX__DB_META], &key, &value);
-    if (code == MDB_NOTFOUND) {
-        status = memtx__fail(MEMTX_E_FORMAT, "%s: holds an LMDB database that is not a memtx store", environment->path);
-    } else {
-        status = memtx__lmdb_status(code, environment->path, "read what the store is for");
-    }
-    if (!status) {
-        status = memtx__spec_decode(spec, chunk_rows, value.mv_data, value.mv_size);
-    }
-    key = memtx__text_key("rope");
-    if (!status && mdb_get(txn, environment->databases[MEMTX__DB_META], &key, &value) == MDB_SUCCESS) {
-        if (value.mv_size != spec->rope_dims / 2 * sizeof **rope_factors) {
-            status =
-                memtx__fail(MEMTX_E_CORRUPT, "%s: the rope record has %zu bytes", environment->path, value.mv_size);
-        } else {
-            status = memtx__alloc(rope_factors, value.mv_size, 1);
-        }
-        if (!status) {
-            memtx__rows_read(*rope_factors, MEMTX_ROWS_F32, value.mv_data, spec->rope_dims / 2);
-            spec->rope_factors = *rope_factors;
-        }
-    }
-    mdb_txn_abort(txn);
-    return status;
-}
-
 /* ---- snapshots -------------------------------------------------------------------------------- */
-
-struct memtx__snapshot {
-    struct memtx__environment *environment;
-    MDB_txn *txn;
-};
 
 int memtx__snapshot_open(struct memtx__snapshot **out, struct memtx__environment *environment)
 {
@@ -376,11 +429,14 @@ int memtx__snapshot_open(struct memtx__snapshot **out, struct memtx__environment
     snapshot->environment = environment;
     status = memtx__lmdb_status(mdb_txn_begin(environment->env, NULL, MDB_RDONLY, &snapshot->txn), environment->path,
                                 "read");
+    if (!status) {
+        status = memtx__environment_check_pages(environment);
+        mdb_txn_reset(snapshot->txn);
+    }
     if (status) {
-        memtx__free(snapshot);
+        memtx__snapshot_close(snapshot);
         return status;
     }
-    mdb_txn_reset(snapshot->txn);
     *out = snapshot;
     return MEMTX_OK;
 }
@@ -388,9 +444,16 @@ int memtx__snapshot_open(struct memtx__snapshot **out, struct memtx__environment
 void memtx__snapshot_close(struct memtx__snapshot *snapshot)
 {
     if (snapshot) {
-        mdb_txn_abort(snapshot->txn);
+        if (snapshot->txn) {
+            mdb_txn_abort(snapshot->txn);
+        }
         memtx__free(snapshot);
     }
+}
+
+uint64_t memtx__snapshot_id(const struct memtx__snapshot *snapshot)
+{
+    return mdb_txn_id(snapshot->txn);
 }
 
 int memtx__snapshot_renew(struct memtx__snapshot *snapshot)

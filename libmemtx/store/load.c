@@ -1,62 +1,101 @@
-/* An existing store into memory (store.h): state, documents, extents, and the rows of the chunk that goes on being
- * appended to. Full chunks stay where they are until a search asks for them, so opening does not depend on the number
- * of rows. */
+/* An existing store into memory (store.h): what it is for, state, documents, extents, and the rows of the chunk that
+ * goes on being appended to. Full chunks stay where they are until a search asks for them, so opening does not depend on
+ * the number of rows. */
 #include "base/alloc.h"
 #include "base/crc32c.h"
 #include "base/status.h"
+#include "math/rows.h"
 #include "store/tables.h"
 
-typedef int take_record(memtx_store *store, uint64_t number, const unsigned char *bytes, size_t n_bytes);
-
-static int take_document(memtx_store *store, uint64_t number, const unsigned char *bytes, size_t n_bytes)
+int memtx__environment_load_spec(struct memtx_store_spec *spec, uint32_t *version, uint32_t *chunk_rows,
+                                 float **rope_factors, struct memtx__environment *environment)
 {
-    int status =
-        memtx__grow(&store->documents, &store->n_documents_held, store->n_documents + 1, sizeof *store->documents);
-    return status ? status : memtx__document_decode(&store->documents[store->n_documents++], number, bytes, n_bytes);
-}
-
-static int take_extent(memtx_store *store, uint64_t number, const unsigned char *bytes, size_t n_bytes)
-{
-    int status = memtx__grow(&store->extents, &store->n_extents_held, store->n_extents + 1, sizeof *store->extents);
+    MDB_txn *txn;
+    *rope_factors = NULL;
+    int status = memtx__lmdb_status(mdb_txn_begin(environment->env, NULL, MDB_RDONLY, &txn), environment->path, "read");
     if (status) {
         return status;
     }
-    struct memtx__extent *extent = &store->extents[store->n_extents];
-    const struct memtx__extent *before = store->n_extents ? extent - 1 : NULL;
-    status = memtx__extent_decode(extent, number, bytes, n_bytes);
-    if (!status && (number > store->state.n_rows || extent->n_rows > store->state.n_rows - number ||
-                    (before && before->first_row + before->n_rows > number))) {
-        return memtx__fail(MEMTX_E_CORRUPT, "the extent at row %llu does not fit between its neighbours",
-                           (unsigned long long)number);
+    MDB_val key = memtx__text_key("spec"), value;
+    int code = mdb_get(txn, environment->databases[MEMTX__DB_META], &key, &value);
+    if (code == MDB_NOTFOUND) {
+        status = memtx__fail(MEMTX_E_FORMAT, "%s: holds an LMDB database that is not a memtx store", environment->path);
+    } else {
+        status = memtx__lmdb_status(code, environment->path, "read what the store is for");
     }
-    store->n_extents += !status;
+    if (!status) {
+        status = memtx__spec_decode(spec, version, chunk_rows, value.mv_data, value.mv_size);
+    }
+    key = memtx__text_key("rope");
+    if (!status && mdb_get(txn, environment->databases[MEMTX__DB_META], &key, &value) == MDB_SUCCESS) {
+        if (value.mv_size != spec->rope_dims / 2 * sizeof **rope_factors) {
+            status =
+                memtx__fail(MEMTX_E_CORRUPT, "%s: the rope record has %zu bytes", environment->path, value.mv_size);
+        } else {
+            status = memtx__alloc(rope_factors, value.mv_size, 1);
+        }
+        if (!status) {
+            memtx__rows_read(*rope_factors, MEMTX_ROWS_F32, value.mv_data, spec->rope_dims / 2);
+            spec->rope_factors = *rope_factors;
+        }
+    }
+    mdb_txn_abort(txn);
     return status;
 }
 
-static int walk(memtx_store *store, MDB_txn *txn, enum memtx__database database, take_record *take)
+typedef int take_record(struct memtx__catalogue *catalogue, uint32_t version, uint64_t number,
+                        const unsigned char *bytes, size_t n_bytes);
+
+static int walk(struct memtx__catalogue *catalogue, const struct memtx__snapshot *snapshot, uint32_t version,
+                enum memtx__database database, take_record *take)
 {
-    const struct memtx__environment *environment = store->environment;
+    const struct memtx__environment *environment = snapshot->environment;
     MDB_cursor *cursor;
     MDB_val key, value;
     int status = MEMTX_OK;
-    int code = mdb_cursor_open(txn, environment->databases[database], &cursor);
+    int code = mdb_cursor_open(snapshot->txn, environment->databases[database], &cursor);
     if (code) {
         return memtx__lmdb_status(code, environment->path, "read");
     }
     while (!status && (code = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) == MDB_SUCCESS) {
-        status = key.mv_size == 8 ? take(store, memtx__get_be(key.mv_data, 8), value.mv_data, value.mv_size)
-                                  : memtx__fail(MEMTX_E_CORRUPT, "%s: a key of %zu bytes in table %s",
-                                                environment->path, key.mv_size, memtx__database_names[database]);
+        status = key.mv_size == 8
+                     ? take(catalogue, version, memtx__get_be(key.mv_data, 8), value.mv_data, value.mv_size)
+                     : memtx__fail(MEMTX_E_CORRUPT, "%s: a key of %zu bytes in table %s", environment->path,
+                                   key.mv_size, memtx__database_names[database]);
     }
     mdb_cursor_close(cursor);
     return status || code == MDB_NOTFOUND ? status : memtx__lmdb_status(code, environment->path, "read");
 }
 
+int memtx__snapshot_catalogue(struct memtx__catalogue *out, struct memtx__snapshot *snapshot, uint32_t version)
+{
+    const struct memtx__environment *environment = snapshot->environment;
+    MDB_val key = memtx__text_key("state"), value;
+    out->n_documents = out->n_extents = 0;
+    int status = memtx__lmdb_status(mdb_get(snapshot->txn, environment->databases[MEMTX__DB_META], &key, &value),
+                                    environment->path, "read the state record");
+    if (!status) {
+        status = memtx__state_decode(&out->state, value.mv_data, value.mv_size);
+    }
+    if (!status && out->state.transaction && out->state.transaction != memtx__snapshot_id(snapshot)) {
+        status = memtx__fail(MEMTX_E_CORRUPT, "%s: transaction %llu is taken for %llu", environment->path,
+                             (unsigned long long)out->state.transaction,
+                             (unsigned long long)memtx__snapshot_id(snapshot));
+    }
+    if (!status) {
+        status = walk(out, snapshot, version, MEMTX__DB_DOCS, memtx__catalogue_take_document);
+    }
+    if (!status) {
+        status = walk(out, snapshot, version, MEMTX__DB_EXTENTS, memtx__catalogue_take_extent);
+    }
+    return status;
+}
+
 /* The last chunk goes on being appended to, so it is copied into the tail. */
 static int load_last_chunk(memtx_store *store, MDB_txn *txn)
 {
-    const uint64_t chunk = store->state.n_rows / store->chunk_rows;
-    const uint32_t n_rows = (uint32_t)(store->state.n_rows % store->chunk_rows);
+    const uint64_t chunk = store->now.state.n_rows / store->chunk_rows;
+    const uint32_t n_rows = (uint32_t)(store->now.state.n_rows % store->chunk_rows);
     unsigned char name[8];
     MDB_val key = memtx__number_key(name, chunk), value;
     int status = memtx__tail_reach(&store->tail, chunk);
@@ -94,28 +133,76 @@ static int load_last_chunk(memtx_store *store, MDB_txn *txn)
 
 int memtx__environment_load(memtx_store *store)
 {
-    struct memtx__environment *environment = store->environment;
-    MDB_txn *txn;
-    int status = memtx__lmdb_status(mdb_txn_begin(environment->env, NULL, MDB_RDONLY, &txn), environment->path, "read");
+    struct memtx__snapshot snapshot = {.environment = store->environment};
+    int status = memtx__lmdb_status(mdb_txn_begin(store->environment->env, NULL, MDB_RDONLY, &snapshot.txn),
+                                    store->environment->path, "read");
     if (status) {
         return status;
     }
-    MDB_val key = memtx__text_key("state"), value;
-    status = memtx__lmdb_status(mdb_get(txn, environment->databases[MEMTX__DB_META], &key, &value), environment->path,
-                                "read the state record");
+    status = memtx__snapshot_catalogue(&store->now, &snapshot, store->version);
     if (!status) {
-        status = memtx__state_decode(&store->state, value.mv_data, value.mv_size);
+        store->tail.first_chunk = store->now.state.n_rows / store->chunk_rows;
+    }
+    if (!status && !store->options.read_only && store->now.state.n_rows % store->chunk_rows) {
+        status = memtx__environment_check_pages(store->environment);
+        if (!status) {
+            status = load_last_chunk(store, snapshot.txn);
+        }
+    }
+    mdb_txn_abort(snapshot.txn);
+    return status;
+}
+
+/* Copies piece by piece; each is bounded by what the document's record says, and that by the pieces that are there. */
+static int copy_pieces(unsigned char *bytes, const struct memtx__environment *environment, MDB_txn *txn,
+                       const struct memtx_document *document)
+{
+    const size_t most = MEMTX__CHUNK_BYTES - MEMTX__PIECE_HEADER_BYTES;
+    int status = MEMTX_OK;
+    uint32_t number = 0;
+    for (size_t done = 0; done < document->state_bytes && !status; number++) {
+        const size_t n_left = (size_t)document->state_bytes - done, n_bytes = n_left < most ? n_left : most;
+        unsigned char name[MEMTX__PIECE_KEY_BYTES];
+        MDB_val key = memtx__piece_key(name, document->id, number), value;
+        const unsigned char *data = NULL;
+        status = memtx__lmdb_status(mdb_get(txn, environment->databases[MEMTX__DB_RUNNING], &key, &value),
+                                    environment->path, "read a running state");
+        if (!status) {
+            status =
+                memtx__piece_decode(&data, number, document->state_row, n_bytes, value.mv_data, value.mv_size);
+        }
+        if (!status) {
+            memcpy(bytes + done, data, n_bytes);
+            done += n_bytes;
+        }
+    }
+    return status;
+}
+
+int memtx__environment_load_state(unsigned char **bytes, struct memtx__environment *environment,
+                                  const struct memtx_document *document)
+{
+    struct memtx__snapshot *snapshot;
+    *bytes = NULL;
+    if (document->state_bytes > memtx__environment_bytes(environment)) {
+        return memtx__fail(MEMTX_E_CORRUPT, "%s: a running state of %llu bytes, more than the whole store",
+                           environment->path, (unsigned long long)document->state_bytes);
+    }
+    int status = memtx__snapshot_open(&snapshot, environment);
+    if (status) {
+        return status;
+    }
+    status = memtx__snapshot_renew(snapshot);
+    if (!status) {
+        status = memtx__alloc_raw(bytes, (size_t)document->state_bytes, 1);
     }
     if (!status) {
-        status = walk(store, txn, MEMTX__DB_DOCS, take_document);
+        status = copy_pieces(*bytes, environment, snapshot->txn, document);
     }
-    if (!status) {
-        status = walk(store, txn, MEMTX__DB_EXTENTS, take_extent);
+    memtx__snapshot_close(snapshot);
+    if (status) {
+        memtx__free(*bytes);
+        *bytes = NULL;
     }
-    if (!status) {
-        store->tail.first_chunk = store->state.n_rows / store->chunk_rows;
-        status = store->state.n_rows % store->chunk_rows ? load_last_chunk(store, txn) : MEMTX_OK;
-    }
-    mdb_txn_abort(txn);
     return status;
 }

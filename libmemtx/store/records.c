@@ -73,7 +73,8 @@ void memtx__spec_encode(unsigned char out[MEMTX__SPEC_BYTES], const struct memtx
     memtx__put_u32(out + SPEC_CRC_AT, checksum(out, MEMTX__SPEC_BYTES, SPEC_CRC_AT));
 }
 
-int memtx__spec_decode(struct memtx_store_spec *out, uint32_t *chunk_rows, const unsigned char *bytes, size_t n_bytes)
+int memtx__spec_decode(struct memtx_store_spec *out, uint32_t *version, uint32_t *chunk_rows,
+                       const unsigned char *bytes, size_t n_bytes)
 {
     if (n_bytes < 16 || memcmp(bytes, MEMTX__SPEC_MAGIC, 8) != 0) {
         return memtx__fail(MEMTX_E_FORMAT, "the database is not a memtx store");
@@ -96,6 +97,7 @@ int memtx__spec_decode(struct memtx_store_spec *out, uint32_t *chunk_rows, const
         .rope_base = get_f64(bytes + 56),
         .scale = memtx__get_f32(bytes + 64),
     };
+    *version = memtx__get_u32(bytes + 8);
     *chunk_rows = memtx__get_u32(bytes + 68);
     memcpy(out->fingerprint, bytes + 16, MEMTX_FINGERPRINT_BYTES);
     for (size_t layer = 0; layer < MEMTX_MAX_LAYERS; layer++) {
@@ -116,6 +118,7 @@ void memtx__state_encode(unsigned char out[MEMTX__STATE_BYTES], const struct mem
     memtx__put_u64(out + 8, state->first_row);
     memtx__put_u64(out + 16, state->next_document);
     memtx__put_u64(out + 24, state->n_commits);
+    memtx__put_u64(out + 32, state->transaction);
     memtx__put_u32(out + STATE_CRC_AT, checksum(out, MEMTX__STATE_BYTES, STATE_CRC_AT));
 }
 
@@ -126,7 +129,7 @@ int memtx__state_decode(struct memtx__state *out, const unsigned char *bytes, si
         return status;
     }
     *out = (struct memtx__state){memtx__get_u64(bytes), memtx__get_u64(bytes + 8), memtx__get_u64(bytes + 16),
-                                 memtx__get_u64(bytes + 24)};
+                                 memtx__get_u64(bytes + 24), memtx__get_u64(bytes + 32)};
     if (out->first_row > out->n_rows || out->n_rows > INT64_MAX) {
         return memtx__fail(MEMTX_E_CORRUPT, "the state record: first row %llu of %llu",
                            (unsigned long long)out->first_row, (unsigned long long)out->n_rows);
@@ -140,19 +143,34 @@ void memtx__document_encode(unsigned char out[MEMTX__DOCUMENT_BYTES], const stru
     memtx__put_u64(out, document->n_tokens);
     memtx__put_u32(out + 8, document->ended);
     memcpy(out + 12, document->hash, MEMTX_HASH_BYTES);
+    memtx__put_u64(out + 28, document->id);
+    memtx__put_u64(out + 36, document->n_read);
+    memtx__put_u64(out + 44, document->state_row);
+    memtx__put_u64(out + 52, document->state_bytes);
     memcpy(out + 64, document->name, MEMTX_NAME_BYTES);
     memtx__put_u32(out + DOCUMENT_CRC_AT, checksum(out, MEMTX__DOCUMENT_BYTES, DOCUMENT_CRC_AT));
 }
 
-int memtx__document_decode(struct memtx_document *out, uint64_t id, const unsigned char *bytes, size_t n_bytes)
+int memtx__document_decode(struct memtx_document *out, uint32_t version, uint64_t id, const unsigned char *bytes,
+                           size_t n_bytes)
 {
     int status = check_record("a document record", bytes, n_bytes, MEMTX__DOCUMENT_BYTES, DOCUMENT_CRC_AT);
     if (status) {
         return status;
     }
-    *out =
-        (struct memtx_document){.id = id, .n_tokens = memtx__get_u64(bytes), .ended = memtx__get_u32(bytes + 8) == 1};
-    memcpy(out->hash, bytes + 12, MEMTX_HASH_BYTES);
+    if (version >= 2 && memtx__get_u64(bytes + 28) != id) {
+        return memtx__fail(MEMTX_E_CORRUPT, "document %llu stands in the place of document %llu",
+                           (unsigned long long)memtx__get_u64(bytes + 28), (unsigned long long)id);
+    }
+    *out = (struct memtx_document){.id = id,
+                                   .n_tokens = memtx__get_u64(bytes),
+                                   .ended = memtx__get_u32(bytes + 8) == 1,
+                                   .n_read = memtx__get_u64(bytes + 36),
+                                   .state_row = memtx__get_u64(bytes + 44),
+                                   .state_bytes = memtx__get_u64(bytes + 52)};
+    if (version >= 2) { /* before, it was a hash of something else */
+        memcpy(out->hash, bytes + 12, MEMTX_HASH_BYTES);
+    }
     memcpy(out->name, bytes + 64, MEMTX_NAME_BYTES);
     out->name[MEMTX_NAME_BYTES - 1] = '\0';
     return MEMTX_OK;
@@ -164,17 +182,45 @@ void memtx__extent_encode(unsigned char out[MEMTX__EXTENT_BYTES], const struct m
     memtx__put_u64(out, extent->n_rows);
     memtx__put_u64(out + 8, extent->document);
     memtx__put_u64(out + 16, extent->first_position);
+    memtx__put_u32(out + 24, (uint32_t)extent->first_row);
     memtx__put_u32(out + EXTENT_CRC_AT, checksum(out, MEMTX__EXTENT_BYTES, EXTENT_CRC_AT));
 }
 
-int memtx__extent_decode(struct memtx__extent *out, uint64_t first_row, const unsigned char *bytes, size_t n_bytes)
+int memtx__extent_decode(struct memtx__extent *out, uint32_t version, uint64_t first_row, const unsigned char *bytes,
+                         size_t n_bytes)
 {
     int status = check_record("an extent record", bytes, n_bytes, MEMTX__EXTENT_BYTES, EXTENT_CRC_AT);
     if (status) {
         return status;
     }
+    if (version >= 2 && memtx__get_u32(bytes + 24) != (uint32_t)first_row) {
+        return memtx__fail(MEMTX_E_CORRUPT, "another extent stands in the place of that at row %llu",
+                           (unsigned long long)first_row);
+    }
     *out =
         (struct memtx__extent){first_row, memtx__get_u64(bytes), memtx__get_u64(bytes + 8), memtx__get_u64(bytes + 16)};
+    return MEMTX_OK;
+}
+
+/* ---- running states --------------------------------------------------------------------------- */
+
+void memtx__piece_encode(unsigned char *piece, uint32_t number, uint64_t state_row, size_t n_bytes)
+{
+    memcpy(piece, "mtxS", 4);
+    memtx__put_u32(piece + 8, number);
+    memtx__put_u32(piece + 12, (uint32_t)state_row);
+    memtx__put_u32(piece + 4, memtx__crc32c(0, piece + 8, MEMTX__PIECE_HEADER_BYTES - 8 + n_bytes));
+}
+
+int memtx__piece_decode(const unsigned char **data, uint32_t number, uint64_t state_row, size_t n_bytes,
+                        const unsigned char *piece, size_t n_piece_bytes)
+{
+    if (n_piece_bytes != MEMTX__PIECE_HEADER_BYTES + n_bytes || memcmp(piece, "mtxS", 4) != 0 ||
+        memtx__crc32c(0, piece + 8, n_piece_bytes - 8) != memtx__get_u32(piece + 4) ||
+        memtx__get_u32(piece + 8) != number || memtx__get_u32(piece + 12) != (uint32_t)state_row) {
+        return memtx__fail(MEMTX_E_CORRUPT, "piece %u of a running state is damaged", number);
+    }
+    *data = piece + MEMTX__PIECE_HEADER_BYTES;
     return MEMTX_OK;
 }
 

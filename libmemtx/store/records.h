@@ -1,5 +1,6 @@
 /* The records of store_format.h to and from the structs that the library works with. Decoding checks size, checksum and
- * every bound, and answers MEMTX_E_CORRUPT, MEMTX_E_FORMAT or MEMTX_E_UNSUPPORTED with a text that names the record. */
+ * every bound, and answers MEMTX_E_CORRUPT, MEMTX_E_FORMAT or MEMTX_E_UNSUPPORTED with a text that names the record.
+ * Encoding writes the newest version; decoding is told the store's. */
 #ifndef MEMTX_STORE_RECORDS_H
 #define MEMTX_STORE_RECORDS_H
 
@@ -13,7 +14,8 @@ struct memtx__state {
     uint64_t n_rows;    /* ids given out */
     uint64_t first_row; /* the oldest visible */
     uint64_t next_document;
-    uint64_t n_commits; /* transactions that appended */
+    uint64_t n_commits;   /* transactions that appended */
+    uint64_t transaction; /* LMDB's id of the one that wrote this; 0 in version 1 */
 };
 
 /* Rows of one document whose positions ascend by one. */
@@ -36,16 +38,19 @@ struct memtx__chunk_facts {
 };
 
 void memtx__spec_encode(unsigned char out[MEMTX__SPEC_BYTES], const struct memtx_store_spec *spec, uint32_t chunk_rows);
-int memtx__spec_decode(struct memtx_store_spec *out, uint32_t *chunk_rows, const unsigned char *bytes, size_t n_bytes);
+int memtx__spec_decode(struct memtx_store_spec *out, uint32_t *version, uint32_t *chunk_rows,
+                       const unsigned char *bytes, size_t n_bytes);
 
 void memtx__state_encode(unsigned char out[MEMTX__STATE_BYTES], const struct memtx__state *state);
 int memtx__state_decode(struct memtx__state *out, const unsigned char *bytes, size_t n_bytes);
 
 void memtx__document_encode(unsigned char out[MEMTX__DOCUMENT_BYTES], const struct memtx_document *document);
-int memtx__document_decode(struct memtx_document *out, uint64_t id, const unsigned char *bytes, size_t n_bytes);
+int memtx__document_decode(struct memtx_document *out, uint32_t version, uint64_t id, const unsigned char *bytes,
+                           size_t n_bytes);
 
 void memtx__extent_encode(unsigned char out[MEMTX__EXTENT_BYTES], const struct memtx__extent *extent);
-int memtx__extent_decode(struct memtx__extent *out, uint64_t first_row, const unsigned char *bytes, size_t n_bytes);
+int memtx__extent_decode(struct memtx__extent *out, uint32_t version, uint64_t first_row, const unsigned char *bytes,
+                         size_t n_bytes);
 
 /* Fills the header; `rows` are the chunk's rows, whose checksum it takes. */
 void memtx__chunk_encode(unsigned char header[MEMTX__CHUNK_HEADER_BYTES], const struct memtx__chunk_facts *facts,
@@ -55,6 +60,12 @@ void memtx__chunk_encode(unsigned char header[MEMTX__CHUNK_HEADER_BYTES], const 
  * that must at least be there. The rows' own checksum is compared when check_rows is set. */
 int memtx__chunk_decode(const unsigned char **rows, const unsigned char *bytes, size_t n_bytes,
                         const struct memtx__chunk_facts *facts, bool check_rows);
+
+/* A piece of a running state: the header in front of data[n_bytes], at most MEMTX__CHUNK_BYTES together. Decoding gives
+ * the place of the data. */
+void memtx__piece_encode(unsigned char *piece, uint32_t number, uint64_t state_row, size_t n_bytes);
+int memtx__piece_decode(const unsigned char **data, uint32_t number, uint64_t state_row, size_t n_bytes,
+                        const unsigned char *piece, size_t n_piece_bytes);
 
 /* Bytes of a chunk of n_rows rows: header and rows up to whole pages, less LMDB's own header. */
 size_t memtx__chunk_bytes(uint32_t n_rows, uint32_t row_bytes);

@@ -1,23 +1,34 @@
 /* The store's inside: what its files share. See memtx/store.h for what it is, store_format.h for what stands on disk.
  *
- *   store.c        open, close, documents, append and commit: the stream as a whole
+ *   store.c        open, close, facts
+ *   spec.c         what a store is for: checked, and compared with what is asked of it
+ *   documents.c    documents: made, found, removed, gone on with; running states
+ *   append.c       rows: appended, committed, flushed
+ *   catalogue.c    documents and extents in RAM
  *   tail.c         the newest chunks in RAM, where rows are appended and from where they are written
- *   environment.c  LMDB: opening, what the store is for, snapshots (tables.h: what the next two share with it)
+ *   directory.c    the directory: whose it is, what stands in it, one writer
+ *   environment.c  LMDB: opening, snapshots (tables.h: what the next five share with it)
+ *   make.c         a new store's database, whole or not at all
  *   load.c         an existing store into memory
  *   write.c        the transaction that writes what waits
+ *   erase.c        the transactions that take documents, or rows of one, away
+ *   verify.c       reads everything
+ *   copy.c         compaction
+ *   pages.c        LMDB's own pages, checked before LMDB reads them
  *   view.c         where rows stand, for searching
- *   lock.c         one writer
  *   records.c      bytes of the records
  */
 #ifndef MEMTX_STORE_STORE_H
 #define MEMTX_STORE_STORE_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "memtx/store.h"
-#include "store/records.h"
+#include "store/catalogue.h"
 
 /* Chunks of all pairs from first_chunk on, each with keys and values: the only place that rows are appended to. On the
  * heap it is the whole store; on disk, what is not yet written and the one chunk that is not full. */
@@ -32,44 +43,73 @@ struct memtx__tail {
 };
 
 struct memtx__environment; /* LMDB; NULL on the heap */
-struct memtx__lock;
+struct memtx__directory;   /* NULL on the heap, and of a temporary store */
+
+/* A document's running state on its way to disk, with the next commit. */
+struct memtx__pending_state {
+    const unsigned char *bytes; /* borrowed until the commit; NULL: none */
+    size_t n_bytes;
+    size_t document; /* its place in the catalogue */
+    uint64_t n_read;
+    uint8_t hash[MEMTX_HASH_BYTES];
+};
 
 struct memtx_store {
     struct memtx_store_spec spec;
     float *rope_factors;
     struct memtx_store_options options;
+    uint32_t version; /* of the format it has on disk */
     uint32_t chunk_rows;
     uint32_t row_bytes;                   /* of one head's key or value */
     size_t n_pairs;                       /* (layer, kv head) pairs kept */
     int32_t first_pair[MEMTX_MAX_LAYERS]; /* of a layer, -1: not kept */
+    pid_t process;                        /* that opened it: a forked child must not go on with it */
 
-    struct memtx__state state;
-    struct memtx_document *documents;
-    size_t n_documents, n_documents_held;
-    struct memtx__extent *extents; /* ascending */
-    size_t n_extents, n_extents_held;
-
+    struct memtx__catalogue now; /* the writer's newest; in a store that is read-only, as of the opening */
     struct memtx__tail tail;
     uint32_t n_staged[MEMTX_MAX_LAYERS]; /* rows appended to a layer since the last commit */
+    struct memtx__pending_state pending;
 
-    bool has_memory; /* one memory at a time: staged rows and the tail are its own */
+    bool has_writer;       /* one memory appends at a time: staged rows and the tail are its own */
+    atomic_int n_memories; /* open over the store, in any threads */
 
     struct memtx__environment *environment;
-    struct memtx__lock *lock;
-    uint64_t n_written_rows;   /* of state.n_rows */
+    struct memtx__directory *directory;
+    uint64_t n_written_rows;   /* of now.state.n_rows */
     uint64_t n_chunks_at_open; /* chunks below were written by an earlier process: checked when first read */
     uint64_t n_freed_chunks;   /* chunks below are gone from disk */
     size_t first_dirty_extent; /* extents from here on differ from the disk's */
-    bool *documents_dirty;     /* [n_documents_held] */
     uint32_t n_waiting_commits;
     uint64_t waiting_since_ns;
 };
 
 /* ---- store.c ---------------------------------------------------------------------------------- */
 
-/* Makes document `name`, empty and open; its index in store->documents in *out. A name that is taken gets "#2", "#3" ..
- * added. */
+/* MEMTX_E_INVALID in a child that was forked with the store open. */
+int memtx__store_check_process(const memtx_store *store);
+/* The same, and that the store may be written. */
+int memtx__store_check_writable(const memtx_store *store);
+
+/* The writer's marks after everything that waited has been written. */
+void memtx__store_all_written(memtx_store *store);
+
+/* ---- spec.c ----------------------------------------------------------------------------------- */
+
+int memtx__spec_check(const struct memtx_store_spec *spec);
+/* What an existing store was made for against what is asked of it: names the first difference, MEMTX_E_MISMATCH. */
+int memtx__spec_compare(const char *path, const struct memtx_store_spec *has, const struct memtx_store_spec *wanted);
+
+/* ---- documents.c ------------------------------------------------------------------------------ */
+
+/* Makes document `name`, empty and open; its place in store->now.documents in *out. A name that is taken gets "#2",
+ * "#3" .. added. */
 int memtx__store_add_document(size_t *out, memtx_store *store, const char *name);
+
+/* Opens a document again where its running state was taken (or at its beginning, without one): rows that came after it
+ * are dead from now on, on disk when this returns. MEMTX_E_NOT_FOUND. */
+int memtx__store_reopen_document(size_t *out, memtx_store *store, const char *name);
+
+/* ---- append.c --------------------------------------------------------------------------------- */
 
 /* Stages n rows of one layer: keys[n][G][D], values[n][G][D]. Rows follow those staged before. MEMTX_E_INVALID for a
  * layer that is not kept or a value that is not finite after rounding. */
@@ -77,7 +117,7 @@ int memtx__store_append(memtx_store *store, uint32_t layer, size_t n_rows, const
 
 /* Makes the staged rows visible, as rows of a document: every kept layer must have staged n_rows, or
  * all that is staged is dropped (MEMTX_E_INVALID). Writes them, or not
- * yet, as the durability says. n_rows may be 0 (only the document changed). */
+ * yet, as the durability says; a running state that is pending is written with them, now. n_rows may be 0. */
 int memtx__store_commit(memtx_store *store, size_t document, size_t n_rows, const uint32_t *token_ids,
                         const uint64_t *positions);
 
@@ -86,9 +126,6 @@ void memtx__store_discard_staged(memtx_store *store);
 
 /* Writes everything that waits. */
 int memtx__store_flush(memtx_store *store);
-
-/* The extent that holds a row, or NULL. O(log extents). */
-const struct memtx__extent *memtx__store_extent_of(const memtx_store *store, uint64_t row);
 
 /* ---- tail.c ----------------------------------------------------------------------------------- */
 
@@ -99,27 +136,33 @@ unsigned char *memtx__tail_tokens(const struct memtx__tail *tail, uint64_t chunk
 void memtx__tail_drop(struct memtx__tail *tail, uint64_t first_kept); /* slots of chunks below become free */
 void memtx__tail_release(struct memtx__tail *tail);
 
+/* ---- directory.c ------------------------------------------------------------------------------ */
+
+/* Opens a store's directory and keeps it: what the path names later does not matter any more. Where there is none it is
+ * made (0700) if that is asked for, else MEMTX_E_NOT_FOUND. For writing, the right to write is taken: MEMTX_E_BUSY says
+ * who has it. MEMTX_E_BUSY too when this process has the directory open already, by device and inode. MEMTX_E_FORMAT (no
+ * directory; files that are links, or no store's), MEMTX_E_INVALID (others may write into it), MEMTX_E_IO,
+ * MEMTX_E_NO_SPACE. */
+int memtx__directory_open(struct memtx__directory **out, const char *path, bool make, bool write);
+/* After a failure: takes away again what memtx__directory_open has made. NULL is fine. */
+void memtx__directory_discard(struct memtx__directory *directory);
+void memtx__directory_close(struct memtx__directory *directory);               /* NULL is fine */
+const char *memtx__directory_pinned(const struct memtx__directory *directory); /* a path to it that nobody can change */
+bool memtx__directory_has_database(const struct memtx__directory *directory);
+
 /* ---- environment.c ---------------------------------------------------------------------------- */
 
-/* Whether a directory holds an LMDB environment. */
-bool memtx__environment_exists(const char *path);
-/* Makes the directory where there is none, and refuses one that holds something else than a store. */
-int memtx__environment_prepare(const char *path);
-/* Opens the LMDB environment in a directory, or in a temporary one under it; *is_new tells that nothing is in it yet.
- * The lock is taken before: a second opening in one process would lose LMDB's own locks. */
-int memtx__environment_open(struct memtx__environment **out, bool *is_new, const char *path, bool temporary);
+/* Opens the LMDB environment in a directory (`shown` is its name in messages), or in a temporary one under it; *is_new
+ * tells that nothing is in it yet. */
+int memtx__environment_open(struct memtx__environment **out, bool *is_new, const char *path, const char *shown,
+                            const struct memtx_store_options *options);
 void memtx__environment_close(struct memtx__environment *environment);
 /* All tables, the spec and an empty state, in one transaction. */
 int memtx__environment_create(struct memtx__environment *environment, const struct memtx_store_spec *spec,
                               uint32_t chunk_rows);
-/* The spec of an existing store; *rope_factors (owned by the caller) NULL where all are one. */
-int memtx__environment_load_spec(struct memtx_store_spec *spec, uint32_t *chunk_rows, float **rope_factors,
-                                 struct memtx__environment *environment);
-/* load.c: state, documents, extents and the rows of the last chunk, if it is not full, into the store. */
-int memtx__environment_load(memtx_store *store);
-/* write.c: one synced transaction with all that waits. */
-int memtx__environment_write(memtx_store *store);
 uint64_t memtx__environment_bytes(const struct memtx__environment *environment);
+/* Before the big tables or the free list are used for the first time: checks LMDB's pages, once. Any thread. */
+int memtx__environment_check_pages(struct memtx__environment *environment);
 
 /* LMDB's version as text. */
 void memtx__environment_version(char *out, size_t size);
@@ -130,14 +173,35 @@ int memtx__snapshot_open(struct memtx__snapshot **out, struct memtx__environment
 void memtx__snapshot_close(struct memtx__snapshot *snapshot);
 int memtx__snapshot_renew(struct memtx__snapshot *snapshot);
 void memtx__snapshot_reset(struct memtx__snapshot *snapshot);
+uint64_t memtx__snapshot_id(const struct memtx__snapshot *snapshot); /* grows with every transaction that wrote */
 /* The chunk's bytes, borrowed until the pages are freed, which only the writer does. */
 int memtx__snapshot_chunk(const unsigned char **bytes, size_t *n_bytes, struct memtx__snapshot *snapshot,
                           enum memtx__chunk_kind kind, uint64_t chunk, uint32_t layer, uint32_t kv_head);
+/* load.c: the catalogue as the snapshot has it, in place of what *out held. */
+int memtx__snapshot_catalogue(struct memtx__catalogue *out, struct memtx__snapshot *snapshot, uint32_t version);
 
-/* ---- lock.c ----------------------------------------------------------------------------------- */
+/* make.c: the database of a new store, complete and on disk, in a directory that has none. The lock is held. */
+int memtx__environment_make(const char *path, const struct memtx_store_spec *spec, uint32_t chunk_rows);
 
-/* Takes the right to write a store: MEMTX_E_BUSY when another process or this one has it. */
-int memtx__lock_take(struct memtx__lock **out, const char *path);
-void memtx__lock_release(struct memtx__lock *lock);
+/* ---- load.c, write.c, erase.c ----------------------------------------------------------------- */
+
+/* The spec of an existing store; *rope_factors (owned by the caller) NULL where all are one. */
+int memtx__environment_load_spec(struct memtx_store_spec *spec, uint32_t *version, uint32_t *chunk_rows,
+                                 float **rope_factors, struct memtx__environment *environment);
+/* Catalogue and, for writing, the rows of the last chunk, if it is not full, into the store. */
+int memtx__environment_load(memtx_store *store);
+/* A running state, owned by the caller. */
+int memtx__environment_load_state(unsigned char **bytes, struct memtx__environment *environment,
+                                  const struct memtx_document *document);
+
+/* One synced transaction with all that waits. */
+int memtx__environment_write(memtx_store *store);
+/* A store of an older version becomes one of the newest, in one transaction. */
+int memtx__environment_upgrade(memtx_store *store);
+
+/* One synced transaction that takes a document's rows from row id `from` on away, and the document itself where it is
+ * not in `after`: the catalogue as it will be. */
+int memtx__environment_erase(memtx_store *store, const struct memtx__catalogue *after, uint64_t document,
+                             uint64_t from);
 
 #endif

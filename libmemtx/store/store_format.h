@@ -1,10 +1,11 @@
-/* The store's format, byte by byte. Version 1. All numbers are little-endian but those in LMDB keys, which are
+/* The store's format, byte by byte. Version 2. All numbers are little-endian but those in LMDB keys, which are
  * big-endian so that their order as bytes is their order as numbers.
  *
  * A store is a directory (0700):
  *
  *   data.mdb   LMDB: the truth                  lock.mdb   LMDB: readers and the write lock
- *   writer     an empty file, locked (flock) by the one process that writes
+ *   writer     locked (flock) by the one process that writes; holds a line that tells who that is or was
+ *   new.mdb    data.mdb while it is made; one that is left has broken off and counts for nothing
  *
  * The LMDB environment has these named databases:
  *
@@ -16,13 +17,15 @@
  *   "tokens"   be64 chunk         -> u32[n] token ids of the chunk's rows, then u32 CRC-32C of them
  *   "keys"     be64 chunk, be16 layer, be16 kv head -> chunk
  *   "values"   the same
+ *   "running"  be64 document id, be32 piece -> piece of the document's running state, from which a reading goes on
+ *   "runs"     the index files beside the database: empty in this version
  *
  * A row that lies in no extent is dead: its document was removed, or a reading was resumed before it. Chunk c holds the
  * rows c * chunk_rows .. ; a chunk none of whose rows is visible is absent.
  *
  *   spec record, 256 + 64 + 512 bytes
  *     0   8  "memtx\0st"           magic
- *     8   4  format version, 1
+ *     8   4  format version, 2
  *    12   4  CRC-32C of the record with these four bytes zero
  *    16  16  fingerprint of the model
  *    32   4  n_layers              36  4  n_heads
@@ -38,17 +41,24 @@
  *   state record, 48 bytes
  *     0   8  n_rows: ids given out      8   8  first visible row
  *    16   8  next document id          24   8  number of transactions that appended
- *    32  12  zero                      44   4  CRC-32C of the 44 bytes before
+ *    32   8  LMDB's id of the transaction that wrote this: every one does, so it is that of the snapshot. LMDB, which
+ *            trusts its own two meta pages, is found out when one of them brings back an older snapshot
+ *    40   4  zero                      44   4  CRC-32C of the 44 bytes before
  *
  *   document record, 64 + 256 bytes
- *     0   8  n_tokens                   8   4  state: 0 open, 1 ended
- *    12  16  XXH3-128 of the text      28  32  zero
+ *     0   8  n_tokens: rows of the document
+ *     8   4  state: 0 open, 1 ended
+ *    12  16  XXH3-128 of the token ids (u32 each) that were read when the running state was taken; zero without one
+ *    28   8  document id
+ *    36   8  n_read: tokens read when the running state was taken
+ *    44   8  state_row: rows of the document from this id on came after it
+ *    52   8  bytes of the running state; 0: there is none
  *    60   4  CRC-32C of the record with these four bytes zero
  *    64 256  name, zero-padded
  *
  *   extent record, 32 bytes
  *     0   8  n_rows                     8   8  document id
- *    16   8  position of the first row 24   4  zero
+ *    16   8  position of the first row 24   4  first row id, its low 32 bits
  *    28   4  CRC-32C of the 28 bytes before
  *
  *   chunk: 240 bytes of header, then n_rows * row_bytes bytes of rows, then zeros up to whole pages
@@ -58,16 +68,24 @@
  *    28   4  kv head                   32   4  CRC-32C of the rows
  *    36 204  zero
  *
+ *   piece of a running state: 16 bytes of header, then up to 65,504 bytes of the state (model/state.c)
+ *     0   4  "mtxS"                     4   4  CRC-32C of all that follows
+ *     8   4  piece                     12   4  low 32 bits of state_row
+ *
  * LMDB puts a 16-byte header before a value of its own pages, so the header's size makes the first row stand at 256:
  * 64-byte aligned, and a full chunk's 65,520 bytes fill 16 pages exactly.
  *
- * History: version 1 is the first.
+ * History
+ *   1  the first. No tables "running" and "runs"; in the state record bytes 32 to 39, in document records 28 to 59, in
+ *      extent records 24 to 27 are zero, and a document's hash is that of its text. Read as it is; the first process
+ *      that opens it for writing makes it version 2, in one transaction.
+ *   2  running states; records carry the number they stand under, the state record its transaction.
  */
 #ifndef MEMTX_STORE_FORMAT_H
 #define MEMTX_STORE_FORMAT_H
 
 enum {
-    MEMTX__FORMAT_VERSION = 1,
+    MEMTX__FORMAT_VERSION = 2,
     MEMTX__SPEC_BYTES = 832,
     MEMTX__STATE_BYTES = 48,
     MEMTX__DOCUMENT_BYTES = 320,
@@ -77,6 +95,8 @@ enum {
     MEMTX__PAGE_BYTES = 4096,
     MEMTX__LMDB_PAGE_HEADER_BYTES = 16,
     MEMTX__CHUNK_KEY_BYTES = 12,
+    MEMTX__PIECE_HEADER_BYTES = 16,
+    MEMTX__PIECE_KEY_BYTES = 12,
 };
 
 #define MEMTX__SPEC_MAGIC "memtx\0st"

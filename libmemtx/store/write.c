@@ -44,8 +44,8 @@ static int put_chunks(memtx_store *store, MDB_txn *txn)
 {
     int code = MDB_SUCCESS;
     for (uint64_t chunk = store->n_written_rows / store->chunk_rows;
-         chunk * store->chunk_rows < store->state.n_rows && !code; chunk++) {
-        uint64_t first = chunk * store->chunk_rows, n_left = store->state.n_rows - first;
+         chunk * store->chunk_rows < store->now.state.n_rows && !code; chunk++) {
+        uint64_t first = chunk * store->chunk_rows, n_left = store->now.state.n_rows - first;
         uint32_t n_rows = n_left < store->chunk_rows ? (uint32_t)n_left : store->chunk_rows;
         for (uint32_t layer = 0; layer < store->spec.n_layers && !code; layer++) {
             for (uint32_t head = 0; head < store->spec.n_kv_heads && store->first_pair[layer] >= 0 && !code; head++) {
@@ -63,29 +63,49 @@ static int put_chunks(memtx_store *store, MDB_txn *txn)
     return code;
 }
 
-static int put_records(memtx_store *store, MDB_txn *txn)
+/* Writes the running state of `document`, in place of the one before. */
+static int put_running(memtx_store *store, MDB_txn *txn, const struct memtx_document *document)
 {
-    const struct memtx__environment *environment = store->environment;
-    unsigned char name[8], record[MEMTX__DOCUMENT_BYTES];
+    const struct memtx__pending_state *pending = &store->pending;
+    const size_t most = MEMTX__CHUNK_BYTES - MEMTX__PIECE_HEADER_BYTES;
+    const MDB_dbi running = store->environment->databases[MEMTX__DB_RUNNING];
+    unsigned char name[MEMTX__PIECE_KEY_BYTES];
+    uint32_t number = 0;
     int code = MDB_SUCCESS;
-    for (size_t i = 0; i < store->n_documents && !code; i++) {
-        if (store->documents_dirty[i]) {
-            MDB_val key = memtx__number_key(name, store->documents[i].id), value = {MEMTX__DOCUMENT_BYTES, record};
-            memtx__document_encode(record, &store->documents[i]);
-            code = mdb_put(txn, environment->databases[MEMTX__DB_DOCS], &key, &value, 0);
+    for (size_t done = 0; done < pending->n_bytes && !code; number++) {
+        const size_t n_left = pending->n_bytes - done, n_bytes = n_left < most ? n_left : most;
+        MDB_val key = memtx__piece_key(name, document->id, number);
+        MDB_val value = {MEMTX__PIECE_HEADER_BYTES + n_bytes, NULL};
+        code = mdb_put(txn, running, &key, &value, MDB_RESERVE);
+        if (!code) {
+            memcpy((unsigned char *)value.mv_data + MEMTX__PIECE_HEADER_BYTES, pending->bytes + done, n_bytes);
+            memtx__piece_encode(value.mv_data, number, document->state_row, n_bytes);
+            done += n_bytes;
         }
     }
-    for (size_t i = store->first_dirty_extent; i < store->n_extents && !code; i++) {
-        MDB_val key = memtx__number_key(name, store->extents[i].first_row), value = {MEMTX__EXTENT_BYTES, record};
-        memtx__extent_encode(record, &store->extents[i]);
-        code = mdb_put(txn, environment->databases[MEMTX__DB_EXTENTS], &key, &value, 0);
+    while (!code) { /* a longer one before */
+        MDB_val key = memtx__piece_key(name, document->id, number++);
+        code = mdb_del(txn, running, &key, NULL);
     }
-    if (!code) {
-        MDB_val key = memtx__text_key("state"), value = {MEMTX__STATE_BYTES, record};
-        memtx__state_encode(record, &store->state);
-        code = mdb_put(txn, environment->databases[MEMTX__DB_META], &key, &value, 0);
+    return code == MDB_NOTFOUND ? MDB_SUCCESS : code;
+}
+
+static int put_records(memtx_store *store, MDB_txn *txn)
+{
+    const struct memtx__catalogue *now = &store->now;
+    int code = MDB_SUCCESS;
+    for (size_t i = 0; i < now->n_documents && !code; i++) {
+        if (now->documents[i].is_dirty) {
+            code = memtx__lmdb_put_document(store->environment, txn, &now->documents[i].facts);
+        }
+        if (!code && store->pending.bytes && i == store->pending.document) {
+            code = put_running(store, txn, &now->documents[i].facts);
+        }
     }
-    return code;
+    for (size_t i = store->first_dirty_extent; i < now->n_extents && !code; i++) {
+        code = memtx__lmdb_put_extent(store->environment, txn, &now->extents[i]);
+    }
+    return code ? code : memtx__lmdb_put_state(store->environment, txn, &store->now.state);
 }
 
 /* Removes chunks that are older than every visible row. */
@@ -93,7 +113,7 @@ static int delete_chunks(memtx_store *store, MDB_txn *txn)
 {
     static const enum memtx__database databases[] = {MEMTX__DB_TOKENS, MEMTX__DB_KEYS, MEMTX__DB_VALUES};
     const struct memtx__environment *environment = store->environment;
-    const uint64_t first_kept = store->state.first_row / store->chunk_rows;
+    const uint64_t first_kept = store->now.state.first_row / store->chunk_rows;
     for (size_t i = 0; i < 3 && store->n_freed_chunks < first_kept; i++) {
         MDB_cursor *cursor;
         MDB_val key, value;
@@ -118,13 +138,17 @@ static int delete_chunks(memtx_store *store, MDB_txn *txn)
 
 int memtx__environment_write(memtx_store *store)
 {
+    struct memtx__environment *environment = store->environment;
     MDB_txn *txn;
-    const char *path = store->environment->path;
-    int code = mdb_txn_begin(store->environment->env, NULL, 0, &txn);
-    if (code) {
-        return memtx__lmdb_status(code, path, "begin a transaction");
+    int status = memtx__environment_check_pages(environment);
+    if (status) {
+        return status;
     }
-    store->state.n_commits++;
+    int code = mdb_txn_begin(environment->env, NULL, 0, &txn);
+    if (code) {
+        return memtx__lmdb_status(code, environment->path, "begin a transaction");
+    }
+    store->now.state.n_commits++;
     code = put_chunks(store, txn);
     if (!code) {
         code = put_records(store, txn);
@@ -135,10 +159,47 @@ int memtx__environment_write(memtx_store *store)
     if (code) {
         mdb_txn_abort(txn);
     } else {
-        code = memtx__lmdb_commit(txn, store->environment);
+        code = memtx__lmdb_commit(txn, environment);
     }
     if (code) {
-        store->state.n_commits--;
+        store->now.state.n_commits--;
     }
-    return memtx__lmdb_status(code, path, "write");
+    return memtx__lmdb_status(code, environment->path, "write");
+}
+
+int memtx__environment_upgrade(memtx_store *store)
+{
+    struct memtx__environment *environment = store->environment;
+    const struct memtx__catalogue *now = &store->now;
+    MDB_txn *txn;
+    int status = memtx__environment_check_pages(environment);
+    if (status) {
+        return status;
+    }
+    int code = mdb_txn_begin(environment->env, NULL, 0, &txn);
+    if (code) {
+        return memtx__lmdb_status(code, environment->path, "begin a transaction");
+    }
+    for (int i = MEMTX__N_DATABASES_V1; i < MEMTX__N_DATABASES && !code; i++) {
+        code = mdb_dbi_open(txn, memtx__database_names[i], MDB_CREATE, &environment->databases[i]);
+    }
+    for (size_t i = 0; i < now->n_documents && !code; i++) {
+        code = memtx__lmdb_put_document(environment, txn, &now->documents[i].facts);
+    }
+    for (size_t i = 0; i < now->n_extents && !code; i++) {
+        code = memtx__lmdb_put_extent(environment, txn, &now->extents[i]);
+    }
+    if (!code) {
+        code = memtx__lmdb_put_spec(environment, txn, &store->spec, store->chunk_rows);
+    }
+    if (!code) {
+        code = memtx__lmdb_put_state(environment, txn, &store->now.state);
+    }
+    if (code) {
+        mdb_txn_abort(txn);
+    } else {
+        code = memtx__lmdb_commit(txn, environment);
+    }
+    store->version = code ? store->version : MEMTX__FORMAT_VERSION;
+    return memtx__lmdb_status(code, environment->path, "bring the store to the newest format");
 }

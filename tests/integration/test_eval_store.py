@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """memtx eval --memory DIR: kept and used again, of another model, not writable, no space, in use by another process."""
+import errno
 import glob
 import hashlib
 import os
@@ -255,6 +256,24 @@ def no_space_from_the_beginning():
 
 
 @case
+def no_space_for_the_lock():
+    # LMDB makes lock.mdb with holes and maps it: touching one on a full disk would be a signal.
+    with Disk(2 << 20) as place:
+        store = place + "/store"
+        nll_of(store)
+        os.unlink(store + "/lock.mdb")
+        with open(place + "/filler", "wb", buffering=0) as file:
+            try:
+                while file.write(bytes(4096)):
+                    pass
+            except OSError as full:
+                assert full.errno == errno.ENOSPC
+        one_line(memtx("eval", model(), text(), *MEMORY, "--memory", store), 1, "space", partial=True)
+        os.unlink(place + "/filler")
+        nll_of(store)
+
+
+@case
 def no_space_for_a_temporary_store():
     with Disk(1 << 20) as place:
         one_line(memtx("eval", model(), text(6000), *MEMORY, env=environment(TMPDIR=place)), 1, "space", partial=True)
@@ -286,11 +305,11 @@ def a_second_writer_is_told():
             time.sleep(0.01)
         for _ in range(3):
             start = time.monotonic()
-            one_line(memtx("eval", model(), text(), *MEMORY, "--memory", store), 1, store, "another process")
+            one_line(memtx("eval", model(), text(), *MEMORY, "--memory", store), 1, store, "is writing to this store")
             assert time.monotonic() - start < 5
         # by another name of the same place
         os.symlink(store, store + "-link")
-        one_line(memtx("eval", model(), text(), *MEMORY, "--memory", store + "-link"), 1, "another process")
+        one_line(memtx("eval", model(), text(), *MEMORY, "--memory", store + "-link"), 1, "is writing to this store")
         assert first.poll() is None, "the first process has to go on meanwhile"
         first.send_signal(signal.SIGINT)
         _, err = first.communicate(timeout=30)

@@ -33,7 +33,7 @@ SAME_FLOOR = {
 OUTSIDE = ["cli", "bench", "index"]
 
 # Foreign headers with a place of their own.
-ONLY_IN = [(r"lmdb\.h", r"libmemtx/store/[^/]+\.[ch]|tests/unit/test_store\.c"), (r"(oneapi/)?dnnl.*\.h", r"libmemtx/math/linear\.c")]
+ONLY_IN = [(r"lmdb\.h", r"libmemtx/store/[^/]+\.[ch]|tests/unit/test_(store|pages)\.c"), (r"(oneapi/)?dnnl.*\.h", r"libmemtx/math/linear\.c")]
 
 
 def sources(*folders):

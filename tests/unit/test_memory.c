@@ -30,8 +30,8 @@ static void check_exactly_once(const memtx_stream *stream, const memtx_store *st
         cr_assert_eq(cache->tokens[i], text[cache->positions[i]]);
         n_times[cache->positions[i]]++;
     }
-    for (size_t i = 0; i < store->n_extents; i++) {
-        const struct memtx__extent *extent = &store->extents[i];
+    for (size_t i = 0; i < store->now.n_extents; i++) {
+        const struct memtx__extent *extent = &store->now.extents[i];
         if (extent->first_row < first_row) {
             continue; /* of an earlier document */
         }
@@ -45,7 +45,7 @@ static void check_exactly_once(const memtx_stream *stream, const memtx_store *st
                          text[extent->first_position + row]);
         }
     }
-    cr_assert_eq(next, store->state.n_rows);
+    cr_assert_eq(next, store->now.state.n_rows);
     for (size_t t = 0; t < n_read; t++) {
         cr_assert_eq(n_times[t], 1, "of %zu tokens read, the one at %zu is held %u times", n_read, t, n_times[t]);
     }
@@ -55,7 +55,7 @@ static void read_document(memtx_stream *stream, const struct tiny_memory *memory
                           const struct memtx_stream_options *options)
 {
     const struct memtx__kv_cache *cache = &stream->cache;
-    const uint64_t first_row = memory->store->state.n_rows;
+    const uint64_t first_row = memory->store->now.state.n_rows;
     cr_assert_eq(memtx_model_begin_document(stream, "text"), MEMTX_OK, "%s", memtx_last_error());
     for (size_t first = 0, n; first < N_TEXT; first += n) {
         const float *hidden;
@@ -68,16 +68,16 @@ static void read_document(memtx_stream *stream, const struct tiny_memory *memory
         cr_assert_eq(cache->n_rows - n_sinks, n_behind < options->window ? n_behind : options->window);
     }
     const size_t n_sinks = cache->n_sinks;
-    cr_assert_eq(memtx_model_end_document(stream, NULL), MEMTX_OK, "%s", memtx_last_error());
+    cr_assert_eq(memtx_model_end_document(stream), MEMTX_OK, "%s", memtx_last_error());
     cr_assert_eq(cache->n_rows, 0);
     check_exactly_once(stream, memory->store, first_row, N_TEXT);
     /* The window went first and the sinks last. */
-    const struct memtx__extent *last = &memory->store->extents[memory->store->n_extents - 1];
+    const struct memtx__extent *last = &memory->store->now.extents[memory->store->now.n_extents - 1];
     if (n_sinks && n_sinks < N_TEXT) {
         cr_assert_eq(last->first_position, 0);
         cr_assert_eq(last->n_rows, n_sinks);
     }
-    cr_assert_eq(memory->store->state.n_rows, first_row + N_TEXT);
+    cr_assert_eq(memory->store->now.state.n_rows, first_row + N_TEXT);
 }
 
 Test(exactly_once, after_every_segment)
@@ -115,6 +115,7 @@ Test(exactly_once, after_every_segment)
 enum { LAYER = 1, OTHER_LAYER = 2, H = 4, G = 2, D = 8, GROUP = H / G, MOST_Q = 16, MOST_K = 64 };
 
 struct hand {
+    const char *path; /* under which the store is made, a temporary one; NULL: on the heap */
     struct memtx_store_spec spec;
     struct memtx_store_options store_options;
     struct memtx_memory_options options;
@@ -144,7 +145,8 @@ static struct hand hand_default(void)
 
 static void hand_open(struct hand *hand)
 {
-    cr_assert_eq(memtx_store_open(&hand->store, NULL, &hand->spec, &hand->store_options), MEMTX_OK, "%s",
+    hand->store_options.temporary = hand->path != NULL;
+    cr_assert_eq(memtx_store_open(&hand->store, hand->path, &hand->spec, &hand->store_options), MEMTX_OK, "%s",
                  memtx_last_error());
     cr_assert_eq(memtx_memory_open(&hand->memory, hand->store, &hand->options), MEMTX_OK, "%s", memtx_last_error());
     cr_assert_eq(memtx_memory_begin_document(hand->memory, "first"), MEMTX_OK);
@@ -441,7 +443,7 @@ Test(retrieval, another_document_is_out_of_sight)
     cr_assert_eq(memtx_memory_row(&facts, hand.memory, 110), MEMTX_E_NOT_FOUND);
     cr_assert_eq(memtx_memory_row(&facts, hand.memory, 85), MEMTX_OK);
     cr_assert_eq(facts.position, 5);
-    cr_assert_eq(facts.document, hand.store->documents[1].id);
+    cr_assert_eq(facts.document, hand.store->now.documents[1].facts.id);
     hand_close(&hand);
 }
 
@@ -456,7 +458,7 @@ Test(retrieval, places_that_jump)
     hand_append(&hand, 4, 0);
     hand_attend(&hand, MOST_Q, 50, 1);
     check_answer(&hand, MOST_Q, 0, 34);
-    cr_assert_eq(hand.store->n_extents, 2);
+    cr_assert_eq(hand.store->now.n_extents, 2);
     hand_close(&hand);
 }
 
@@ -581,6 +583,137 @@ Test(random, fewer_rows_than_k_are_all_drawn)
     hand_close(&hand);
 }
 
+/* ---- rows by id ------------------------------------------------------------------------------- */
+
+enum { MOST_GATHERED = 64 };
+
+static float gathered_keys[MOST_GATHERED][D], gathered_values[MOST_GATHERED][D];
+
+static int gather(struct hand *hand, uint32_t kv_head, size_t n, const int64_t *ids)
+{
+    return memtx_memory_gather(gathered_keys[0], gathered_values[0], hand->memory, LAYER, kv_head, n, ids);
+}
+
+/* Gathers ids at random out of first .. end, some of them more than once, and compares with what was appended. */
+static void check_gathered(struct hand *hand, size_t first, size_t end)
+{
+    struct memtx__rng rng = memtx__rng_create(29, end);
+    int64_t ids[MOST_GATHERED];
+    for (size_t i = 0; i < MOST_GATHERED; i++) {
+        ids[i] = (int64_t)(first + memtx__rng_below(&rng, end - first));
+    }
+    ids[0] = (int64_t)end - 1;
+    ids[1] = ids[MOST_GATHERED - 1] = (int64_t)first;
+    for (uint32_t head = 0; head < G; head++) {
+        cr_assert_eq(gather(hand, head, MOST_GATHERED, ids), MEMTX_OK, "%s", memtx_last_error());
+        for (size_t i = 0; i < MOST_GATHERED; i++) {
+            const size_t at = ((size_t)ids[i] * G + head) * D;
+            cr_assert_arr_eq(gathered_keys[i], hand->keys + at, sizeof gathered_keys[i], "row %lld", (long long)ids[i]);
+            cr_assert_arr_eq(gathered_values[i], hand->values + at, sizeof gathered_values[i]);
+        }
+    }
+}
+
+static void check_out_of_sight(struct hand *hand, int64_t seen, int64_t unseen)
+{
+    const int64_t ids[] = {seen, seen, unseen, seen, -2};
+    char expected[32];
+    (void)snprintf(expected, sizeof expected, "row %lld is", (long long)unseen);
+    cr_assert_eq(gather(hand, 0, 2, ids), MEMTX_OK, "%s", memtx_last_error());
+    cr_assert_eq(gather(hand, 0, 5, ids), MEMTX_E_NOT_FOUND, "row %lld", (long long)unseen);
+    cr_assert_not_null(strstr(memtx_last_error(), expected), "'%s' names another than %lld", memtx_last_error(),
+                       (long long)unseen);
+}
+
+Test(gather, rows_are_those_that_were_appended)
+{
+    for (int on_disk = 0; on_disk < 2; on_disk++) {
+        struct hand hand = hand_default();
+        hand.path = on_disk ? "/tmp" : NULL;
+        hand_open(&hand);
+        for (size_t step = 0; step < 9; step++) {
+            hand_append(&hand, 700, hand.n_rows);
+            cr_assert_eq(memtx_memory_begin_segment(hand.memory), MEMTX_OK);
+            check_gathered(&hand, 0, hand.n_rows);
+            cr_assert_eq(memtx_memory_commit(hand.memory), MEMTX_OK);
+        }
+        cr_assert_eq(hand.store->tail.first_chunk > 0, on_disk, "written, or all in RAM");
+        cr_assert_gt(hand.n_rows, 3 * hand.store->chunk_rows, "several chunks");
+        hand_close(&hand);
+    }
+}
+
+Test(gather, keys_or_values_alone_or_nothing)
+{
+    const int64_t id = 3;
+    struct hand hand = hand_default();
+    hand_open(&hand);
+    hand_append(&hand, 5, 0);
+    cr_assert_eq(memtx_memory_begin_segment(hand.memory), MEMTX_OK);
+    cr_assert_eq(memtx_memory_gather(gathered_keys[0], NULL, hand.memory, LAYER, 1, 1, &id), MEMTX_OK);
+    cr_assert_eq(memtx_memory_gather(NULL, gathered_values[0], hand.memory, LAYER, 0, 1, &id), MEMTX_OK);
+    cr_assert_arr_eq(gathered_keys[0], hand.keys + (3 * G + 1) * D, sizeof gathered_keys[0]);
+    cr_assert_arr_eq(gathered_values[0], hand.values + 3 * G * D, sizeof gathered_values[0]);
+    cr_assert_eq(memtx_memory_gather(NULL, NULL, hand.memory, LAYER, 0, 1, &id), MEMTX_OK);
+    cr_assert_eq(memtx_memory_gather(NULL, NULL, hand.memory, LAYER, 0, 0, NULL), MEMTX_OK);
+    hand_close(&hand);
+}
+
+Test(gather, a_row_out_of_sight_is_named)
+{
+    static const float rows[G * D];
+    static const uint32_t token;
+    static const uint64_t place = 30;
+    struct hand hand = hand_default();
+    hand_open(&hand);
+    hand_append(&hand, 80, 0);
+    cr_assert_eq(memtx_memory_end_document(hand.memory, NULL), MEMTX_OK);
+    cr_assert_eq(memtx_memory_begin_document(hand.memory, "second"), MEMTX_OK);
+    hand_append(&hand, 30, 0);
+    cr_assert_eq(memtx_memory_begin_segment(hand.memory), MEMTX_OK);
+    cr_assert_eq(memtx_memory_append(hand.memory, LAYER, 1, rows, rows, &token, &place), MEMTX_OK);
+    check_gathered(&hand, 80, 110);
+    check_out_of_sight(&hand, 80, 79);   /* of another document */
+    check_out_of_sight(&hand, 109, 110); /* not committed */
+    check_out_of_sight(&hand, 100, -1);
+    check_out_of_sight(&hand, 100, INT64_MAX);
+    check_out_of_sight(&hand, 100, INT64_MIN);
+    hand_close(&hand);
+}
+
+Test(gather, past_capacity)
+{
+    for (int on_disk = 0; on_disk < 2; on_disk++) {
+        struct hand hand = hand_default();
+        hand.path = on_disk ? "/tmp" : NULL;
+        hand.store_options.capacity_rows = 1500;
+        hand_open(&hand);
+        for (size_t step = 0; step < 12; step++) {
+            hand_append(&hand, 600, hand.n_rows);
+        }
+        cr_assert_eq(memtx_memory_begin_segment(hand.memory), MEMTX_OK);
+        check_gathered(&hand, hand.n_rows - 1500, hand.n_rows);
+        check_out_of_sight(&hand, (int64_t)hand.n_rows - 1500, (int64_t)hand.n_rows - 1501);
+        check_out_of_sight(&hand, (int64_t)hand.n_rows - 1, 0);
+        hand_close(&hand);
+    }
+}
+
+Test(gather, calls_that_are_refused)
+{
+    const int64_t id = 3;
+    struct hand hand = hand_default();
+    hand_open(&hand);
+    hand_append(&hand, 5, 0);
+    cr_assert_eq(gather(&hand, 0, 1, &id), MEMTX_E_INVALID, "no segment has begun");
+    cr_assert_eq(memtx_memory_begin_segment(hand.memory), MEMTX_OK);
+    cr_assert_eq(gather(&hand, G, 1, &id), MEMTX_E_INVALID);
+    cr_assert_eq(memtx_memory_gather(NULL, NULL, hand.memory, 0, 0, 1, &id), MEMTX_E_INVALID, "not kept");
+    cr_assert_eq(memtx_memory_gather(NULL, NULL, hand.memory, UINT32_MAX, 0, 1, &id), MEMTX_E_INVALID);
+    cr_assert_eq(gather(&hand, 0, 1, &id), MEMTX_OK);
+    hand_close(&hand);
+}
+
 /* ---- what is refused -------------------------------------------------------------------------- */
 
 Test(refused, options)
@@ -696,7 +829,7 @@ Test(refused, numbers_that_the_type_cannot_hold)
         float keys[2 * G * D] = {rows[i].largest}, values[2 * G * D] = {-rows[i].largest};
         cr_assert_eq(memtx_memory_append(hand.memory, LAYER, 2, keys, values, ids, positions), MEMTX_OK);
         cr_assert_eq(memtx_memory_commit(hand.memory), MEMTX_OK, "what was refused has left nothing behind");
-        cr_assert_eq(hand.store->state.n_rows, 2);
+        cr_assert_eq(hand.store->now.state.n_rows, 2);
         hand_close(&hand);
     }
 }
@@ -719,13 +852,13 @@ Test(refused, layers_that_append_different_tokens)
             cr_assert_eq(memtx_memory_append(hand.memory, OTHER_LAYER, 2, rows, rows, ids, positions), MEMTX_OK);
         }
         cr_assert_eq(memtx_memory_commit(hand.memory), MEMTX_E_INVALID, "case %d", wrong);
-        cr_assert_eq(hand.store->state.n_rows, 0);
+        cr_assert_eq(hand.store->now.state.n_rows, 0);
         /* What was refused is gone, and the next segment is as good as any. */
         cr_assert_eq(memtx_memory_append(hand.memory, LAYER, 3, rows, rows, other_ids, other_positions), MEMTX_OK);
         cr_assert_eq(memtx_memory_append(hand.memory, OTHER_LAYER, 3, rows, rows, other_ids, other_positions), MEMTX_OK,
                      "%s", memtx_last_error());
         cr_assert_eq(memtx_memory_commit(hand.memory), MEMTX_OK, "%s", memtx_last_error());
-        cr_assert_eq(hand.store->state.n_rows, 3);
+        cr_assert_eq(hand.store->now.state.n_rows, 3);
         hand_close(&hand);
     }
 }

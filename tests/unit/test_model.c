@@ -372,7 +372,7 @@ Test(streams, reset_empties)
             } else if (way == 1) {
                 cr_assert_eq(memtx_model_begin_document(stream, "again"), MEMTX_OK);
             } else {
-                cr_assert_eq(memtx_model_end_document(stream, NULL), MEMTX_OK);
+                cr_assert_eq(memtx_model_end_document(stream), MEMTX_OK);
             }
             tiny_run(other, stream, tokens, N_TOKENS, 32);
             cr_assert_eq(largest_difference(nll, other, N_TOKENS - 1), 0.0, "%s", memtx_mode_name(modes[i]));

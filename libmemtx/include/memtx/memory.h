@@ -5,8 +5,13 @@
  *         -> { _begin_segment; _attend at each memory layer; _append for each; _commit } ..
  *         -> _end_document -> .. -> _close
  *
+ * One that only asks (options.reader) has no document of its own:
+ *
+ *     memtx_memory_open -> { _begin_segment; _attend at each memory layer; _end_segment } .. -> _close
+ *
  * Keys and queries are given before RoPE; the memory turns by the store's RoPE facts. A handle is one stream and
- * belongs to one thread at a time.
+ * belongs to one thread at a time. Over one store on disk one handle appends, and any number of readers ask meanwhile in
+ * threads of their own; each sees what was on disk when its segment began.
  */
 #ifndef MEMTX_MEMORY_H
 #define MEMTX_MEMORY_H
@@ -33,6 +38,13 @@ enum memtx_retrieval {
     MEMTX_RETRIEVAL_RANDOM = 1 /* k visible rows drawn without replacement: the control of every claim of gain */
 };
 
+/* Which documents a search sees (DESIGN 3). The one that is being appended to is always among them. */
+enum memtx_scope {
+    MEMTX_SCOPE_DOCUMENT = 0, /* the one being appended to, alone */
+    MEMTX_SCOPE_NAMED = 1,    /* those of scope_names */
+    MEMTX_SCOPE_ALL = 2
+};
+
 struct memtx_memory_options {
     uint32_t k;                     /* neighbours for each query and head, 1..4,096; default 32 */
     uint32_t delta;                 /* virtual distance in tokens; default 2,048 */
@@ -42,6 +54,10 @@ struct memtx_memory_options {
     float lambda;                   /* weight of age, per thousand tokens; default 0 */
     uint32_t most_tokens;           /* the longest segment that will attend or append; default 512 */
     uint64_t seed;                  /* of random retrieval */
+    bool reader;                    /* asks only; default false */
+    enum memtx_scope scope;         /* default document */
+    const char *const *scope_names; /* [n_scope_names] for scope named; copied */
+    size_t n_scope_names;
 };
 
 /* One retrieved row. */
@@ -55,19 +71,34 @@ typedef struct memtx_memory memtx_memory;
 MEMTX_API struct memtx_memory_options memtx_memory_options_default(void);
 
 /* A memory over a store, which stays the caller's and must outlive it. *out is the caller's; NULL on failure.
- * MEMTX_E_INVALID (an option out of range), MEMTX_E_BUSY (the store has a memory open already: one stream at a time),
+ * MEMTX_E_INVALID (an option out of range; a reader of its own document; not a reader over a read-only store),
+ * MEMTX_E_NOT_FOUND (a name of the scope), MEMTX_E_BUSY (another memory appends to the store already),
  * MEMTX_E_NO_MEMORY, or what the store says. */
 MEMTX_API int memtx_memory_open(memtx_memory **out, memtx_store *store, const struct memtx_memory_options *options);
 MEMTX_API void memtx_memory_close(memtx_memory *memory); /* NULL is fine; what waits is written by memtx_store_close */
 
-/* A new document: rows appended from now on are its own, and a search sees these alone. A name that the store has
- * already gets "#2", "#3" .. added. Names are cut to 255 bytes. MEMTX_E_INVALID (another is open), MEMTX_E_NO_MEMORY.
- */
+/* A new document: rows appended from now on are its own. A name that the store has already gets "#2", "#3" .. added.
+ * Names are cut to 255 bytes. MEMTX_E_INVALID (another is open; a reader), MEMTX_E_NO_MEMORY. */
 MEMTX_API int memtx_memory_begin_document(memtx_memory *memory, const char *name);
 
-/* The document is complete: `hash` is that of its text, or NULL. What waits is written. MEMTX_E_INVALID
+/* Opens a document of the store again, to go on with it where its running state was taken (memtx_store_state), or from
+ * its beginning where there is none: rows that came after it are dead from now on. On disk when this returns.
+ * MEMTX_E_NOT_FOUND, MEMTX_E_INVALID, or what the store says. */
+MEMTX_API int memtx_memory_reopen_document(memtx_memory *memory, const char *name);
+
+/* The next commit carries a running state of the open document: bytes[n_bytes], 1 .. 2^32, whatever the caller needs to
+ * go on after n_read tokens, whose memtx_tokens_hash is `hash`. It stands on disk in one transaction with the rows, in
+ * the place of the one before, when that commit returns; when the commit fails the one before stays. Borrowed until
+ * then. MEMTX_E_INVALID (no document is open, a size out of range). */
+MEMTX_API int memtx_memory_set_state(memtx_memory *memory, const void *bytes, size_t n_bytes, uint64_t n_read,
+                                     const uint8_t hash[MEMTX_HASH_BYTES]);
+
+/* The document is complete: `hash` is memtx_tokens_hash of its tokens, or NULL. What waits is written. MEMTX_E_INVALID
  * (none is open, or rows are appended and not committed: it then stays open), or what the store says. */
 MEMTX_API int memtx_memory_end_document(memtx_memory *memory, const uint8_t hash[MEMTX_HASH_BYTES]);
+
+/* The open document as it stands, its name as the store has it. MEMTX_E_INVALID (none is open). */
+MEMTX_API int memtx_memory_document(struct memtx_document *out, const memtx_memory *memory);
 
 /* Gives the open document up where it is: rows that are committed stay, as those of a document that broke off; what is
  * appended and not committed is dropped. Without an open document it does nothing. */
@@ -75,6 +106,9 @@ MEMTX_API void memtx_memory_abandon_document(memtx_memory *memory);
 
 /* Before the first attend of a segment: fixes what is visible until the commit. MEMTX_E_IO .. as the store says. */
 MEMTX_API int memtx_memory_begin_segment(memtx_memory *memory);
+
+/* Ends a segment without a commit: a reader's way. Without one it does nothing. */
+MEMTX_API void memtx_memory_end_segment(memtx_memory *memory);
 
 /* Attention over the k best rows of a layer.
  *   V_mem[n_q][n_heads][d]    the blend of their values        LSE_mem[n_q][n_heads]  log-sum-exp of their logits,
@@ -95,7 +129,8 @@ MEMTX_API int memtx_memory_append(memtx_memory *memory, uint32_t layer, size_t n
 
 /* Ends a segment: what every kept layer has staged becomes visible together, and durable as the store's durability
  * says. MEMTX_E_INVALID (layers have staged different numbers of rows: what they have staged is dropped),
- * MEMTX_E_NO_SPACE, MEMTX_E_IO: then the rows stay in RAM and visible, and the next commit tries again. */
+ * MEMTX_E_NO_SPACE, MEMTX_E_IO: then the rows stay in RAM and visible, and the next commit tries again (in vain
+ * when LMDB's own meta page was what failed: then the store must be opened anew). */
 MEMTX_API int memtx_memory_commit(memtx_memory *memory);
 
 /* What a memory was opened with and over. options.tau is NULL; store.spec.rope_factors is borrowed from the store. */
@@ -104,6 +139,9 @@ struct memtx_memory_facts {
     struct memtx_store_facts store;
 };
 MEMTX_API void memtx_memory_info(struct memtx_memory_facts *out, const memtx_memory *memory);
+
+/* The store that it stands over; borrowed. */
+MEMTX_API memtx_store *memtx_memory_store(const memtx_memory *memory);
 
 /* Rows that a search sees now. */
 MEMTX_API uint64_t memtx_memory_n_visible(const memtx_memory *memory);
@@ -114,6 +152,14 @@ struct memtx_row_facts {
     uint64_t position;
 };
 MEMTX_API int memtx_memory_row(struct memtx_row_facts *out, const memtx_memory *memory, uint64_t row);
+
+/* keys[n][d] and values[n][d] (either may be NULL) of the rows with these ids, as float32, before RoPE. ids[n] must be
+ * visible in the segment that has begun, in any order; MEMTX_E_NOT_FOUND names the first that is not, and what keys and
+ * values then hold is not said. MEMTX_E_INVALID (no segment, a layer that is not kept, a kv head past the last),
+ * MEMTX_E_CORRUPT (a damaged chunk), MEMTX_E_NO_MEMORY. Uses all threads. Beside the n rows it looks at the address of
+ * every chunk in sight, so ask for many at once. */
+MEMTX_API int memtx_memory_gather(float *keys, float *values, memtx_memory *memory, uint32_t layer, uint32_t kv_head,
+                                  size_t n, const int64_t *ids);
 
 /* ---- the blend (DESIGN 4) --------------------------------------------------------------------- */
 

@@ -72,6 +72,8 @@ struct memtx_stream_options {
     uint32_t most_tokens;   /* mode full: of the longest text; 0: the model's context */
     memtx_memory *memory;   /* mode memory: borrowed, must outlive the stream */
     struct memtx_gate gate; /* mode memory: default joint; bias [n_heads] is copied */
+    uint32_t state_segments; /* mode memory: the running state is stored every so many segments and at the end of a
+                              * document; 0 (default): never */
 };
 
 MEMTX_API struct memtx_stream_options memtx_stream_options_default(void);
@@ -100,13 +102,37 @@ MEMTX_API int memtx_model_nll(float *nll, memtx_stream *stream, size_t first_row
 /* logits[n_rows][n_vocabulary] of rows first_row .. of the last segment. */
 MEMTX_API int memtx_model_logits(float *logits, memtx_stream *stream, size_t first_row, size_t n_rows);
 
-/* The document is complete: in mode memory the window and then the sinks are appended too, with the text's hash (or
- * NULL). The stream is then empty. */
-MEMTX_API int memtx_model_end_document(memtx_stream *stream, const uint8_t hash[MEMTX_HASH_BYTES]);
+/* The document is complete: in mode memory the window and then the sinks are appended too, after a last running state.
+ * The stream is then empty. */
+MEMTX_API int memtx_model_end_document(memtx_stream *stream);
 
 /* Drops window, sinks and position. A document that is open in the memory is given up there (memtx/memory.h); a new one
  * may begin, also after a failure. */
 MEMTX_API void memtx_model_reset(memtx_stream *stream);
+
+/* Tokens that the stream has read of its document. */
+MEMTX_API uint64_t memtx_model_position(const memtx_stream *stream);
+
+/* ---- going on later (DESIGN 3, suspended) ----------------------------------------------------- */
+
+/* Mode memory: stores the running state now, between two segments, and gives the document up there, so that
+ * memtx_model_continue_document can go on with it, in this process or another. What the memory says. */
+MEMTX_API int memtx_model_suspend(memtx_stream *stream);
+
+/* Mode memory: goes on with document `name` of the store where its running state was taken, or from its beginning where
+ * it has none. tokens[n_tokens] are those of its text from the beginning: of these the first that were read must be the
+ * same; the next segment begins at memtx_model_position. The state's last hidden row stands as a segment of one token,
+ * so that memtx_model_nll scores the next token. Nothing in the store changes unless all fits. MEMTX_E_NOT_FOUND,
+ * MEMTX_E_MISMATCH (another text; read with another W, T or s), MEMTX_E_CORRUPT, or what the store says. */
+MEMTX_API int memtx_model_continue_document(memtx_stream *stream, const char *name, const uint32_t *tokens,
+                                            size_t n_tokens);
+
+/* The same from and to bytes, for modes memory and sinks: the stream alone, no document. save writes at most
+ * memtx_model_state_bytes; MEMTX_E_INVALID before the first segment. */
+MEMTX_API size_t memtx_model_state_bytes(const memtx_stream *stream);
+MEMTX_API int memtx_model_save_state(unsigned char *bytes, size_t *n_bytes, const memtx_stream *stream);
+MEMTX_API int memtx_model_load_state(memtx_stream *stream, const unsigned char *bytes, size_t n_bytes,
+                                     const uint32_t *tokens, size_t n_tokens);
 
 /* "segment", "window", "xl", "sinks", "full", "memory", and back: MEMTX_E_INVALID for another name. */
 MEMTX_API const char *memtx_mode_name(enum memtx_mode mode);

@@ -4,7 +4,9 @@
  * type of the rows, RoPE facts and tokenizer, and refuses another. The truth is in LMDB; what a reader or a restart
  * sees is a prefix of the stream that was appended. See store/store_format.h in the source for every byte.
  *
- * Life: open -> (memories read and append through memtx/memory.h) -> close. A store is open once, in one process.
+ * Life: open -> (memories read and append through memtx/memory.h) -> close. One process writes a store, any number read
+ * it meanwhile (`read_only`) and see a prefix of what was appended, as it stood at the beginning of each segment. A
+ * process has a store open once at a time, and a forked child must not touch it: open it anew there.
  */
 #ifndef MEMTX_STORE_H
 #define MEMTX_STORE_H
@@ -60,14 +62,18 @@ struct memtx_store_options {
     uint32_t group_milliseconds;      /* or this long after the first of them (default 1,000), */
     size_t group_bytes;               /* or when this much waits (default 32 MiB) */
     uint64_t capacity_rows;           /* the newest so many rows are visible; 0: all (default) */
+    bool read_only;                   /* an existing store, for reading: never creates, changes or locks out anything */
 };
 
 /* What a document is. */
 struct memtx_document {
-    uint64_t id;
-    uint64_t n_tokens;              /* appended so far */
+    uint64_t id;                    /* never reused */
+    uint64_t n_tokens;              /* appended so far: its rows */
     bool ended;                     /* its window and sinks are appended too */
-    uint8_t hash[MEMTX_HASH_BYTES]; /* XXH3-128 of the text, zero while it is not ended */
+    uint8_t hash[MEMTX_HASH_BYTES]; /* memtx_tokens_hash of the n_read tokens; zero without a running state */
+    uint64_t n_read;                /* tokens that were read when its running state was taken: where a reading goes on */
+    uint64_t state_row;             /* its rows from this id on came after the running state */
+    uint64_t state_bytes;           /* of the running state; 0: there is none */
     char name[MEMTX_NAME_BYTES];
 };
 
@@ -78,7 +84,7 @@ struct memtx_store_facts {
     uint64_t first_row;           /* the oldest that is visible */
     uint64_t n_written_rows;      /* of n_rows, those on disk */
     uint64_t n_documents;
-    uint64_t disk_bytes; /* of the LMDB file that are in use; 0 on the heap */
+    uint64_t disk_bytes; /* of the LMDB file; 0 on the heap */
     uint64_t chunk_rows;
 };
 
@@ -88,9 +94,10 @@ MEMTX_API struct memtx_store_options memtx_store_options_default(void);
 
 /* Opens the store that `spec` describes in directory `path`, for reading and appending, creating it (0700) where it
  * does not exist; path NULL makes one on the heap. `spec` NULL takes an existing store as it is, and makes none. *out is
- * the caller's; NULL on failure. MEMTX_E_NOT_FOUND; MEMTX_E_MISMATCH (another model or other settings of the rows: the
- * text says which); MEMTX_E_UNSUPPORTED (a newer format); MEMTX_E_CORRUPT; MEMTX_E_BUSY (another process writes it, or
- * this process has it open already); MEMTX_E_FORMAT (a directory that is something else); MEMTX_E_INVALID;
+ * the caller's; NULL on failure. Symbolic links in the place of its files are refused, and so is a directory that other
+ * users can write into. MEMTX_E_NOT_FOUND; MEMTX_E_MISMATCH (another model or other settings of the rows: the
+ * text says which); MEMTX_E_UNSUPPORTED (a newer format); MEMTX_E_CORRUPT; MEMTX_E_BUSY (another process writes it, and
+ * the text says which; or this process has it open already); MEMTX_E_FORMAT (a directory that is something else); MEMTX_E_INVALID;
  * MEMTX_E_IO; MEMTX_E_NO_SPACE; MEMTX_E_NO_MEMORY. The cost does not depend on the number of rows. */
 MEMTX_API int memtx_store_open(memtx_store **out, const char *path, const struct memtx_store_spec *spec,
                                const struct memtx_store_options *options);
@@ -102,8 +109,39 @@ MEMTX_API int memtx_store_close(memtx_store *store);
 /* Facts as of now. From the thread that owns the store. */
 MEMTX_API void memtx_store_info(struct memtx_store_facts *out, const memtx_store *store);
 
-/* Document `i` in order of creation; MEMTX_E_NOT_FOUND past the end. */
+/* Document `i` in order of creation; MEMTX_E_NOT_FOUND past the end. As of the opening, in a store that is read-only. */
 MEMTX_API int memtx_store_document_at(struct memtx_document *out, const memtx_store *store, uint64_t i);
+
+/* The document of a name; MEMTX_E_NOT_FOUND. */
+MEMTX_API int memtx_store_document_named(struct memtx_document *out, const memtx_store *store, const char *name);
+
+/* Removes a document: its rows are dead from now on, and chunks that hold no others go. Their ids are never used again.
+ * MEMTX_E_NOT_FOUND, MEMTX_E_BUSY (a memory is open over the store), MEMTX_E_INVALID (read-only), MEMTX_E_NO_SPACE,
+ * MEMTX_E_IO. */
+MEMTX_API int memtx_store_remove_document(memtx_store *store, const char *name);
+
+/* The running state of a document (memtx/memory.h: memtx_memory_set_state): bytes[n_bytes], the caller's, released with
+ * memtx_store_state_free. MEMTX_E_NOT_FOUND (no such document, or it has none), MEMTX_E_CORRUPT, MEMTX_E_NO_MEMORY. */
+MEMTX_API int memtx_store_state(unsigned char **bytes, size_t *n_bytes, memtx_store *store, const char *name);
+MEMTX_API void memtx_store_state_free(unsigned char *bytes); /* NULL is fine */
+
+/* ---- looking after a store -------------------------------------------------------------------- */
+
+/* What long work tells: n_done of n_all steps. Anything but 0 breaks it off with MEMTX_E_INTERRUPTED. */
+typedef int memtx_store_progress(void *context, uint64_t n_done, uint64_t n_all);
+
+/* Bytes of the LMDB file that hold nothing: they are used again by what is appended. MEMTX_E_CORRUPT, MEMTX_E_IO. */
+MEMTX_API int memtx_store_free_bytes(uint64_t *out, memtx_store *store);
+
+/* Reads all of a store on disk and checks it: the database's own structure, checksums, counts, that every visible row
+ * is there. MEMTX_E_CORRUPT: the text is the first damage. `progress` may be NULL. Costs reading every byte. */
+MEMTX_API int memtx_store_verify(memtx_store *store, memtx_store_progress *progress, void *context);
+
+/* Writes a copy of a store on disk without holes into a new directory, which is there whole or not at all and can be
+ * moved; every chunk is checked on the way, row ids stay as they are. MEMTX_E_EXISTS, MEMTX_E_CORRUPT,
+ * MEMTX_E_NO_SPACE, MEMTX_E_IO. */
+MEMTX_API int memtx_store_compact(memtx_store *store, const char *new_path, memtx_store_progress *progress,
+                                  void *context);
 
 /* "f16", "bf16", "f32", and back: MEMTX_E_INVALID for another name. */
 MEMTX_API const char *memtx_row_type_name(enum memtx_row_type type);

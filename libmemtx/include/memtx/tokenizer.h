@@ -34,6 +34,9 @@ MEMTX_API int memtx_tokenizer_encode(uint32_t **out, size_t *n_out, const memtx_
                                      size_t n_bytes);
 MEMTX_API void memtx_tokens_free(uint32_t *tokens);
 
+/* XXH3-128 of token ids, each as four little-endian bytes: by which a store knows a text again. MEMTX_E_NO_MEMORY. */
+MEMTX_API int memtx_tokens_hash(uint8_t out[16], const uint32_t *tokens, size_t n_tokens);
+
 /* The bytes of one token, borrowed from the tokenizer; those of a special token are its name. An id outside the
  * vocabulary gives no bytes. Any thread. */
 MEMTX_API struct memtx_text memtx_tokenizer_token(const memtx_tokenizer *tokenizer, uint32_t id);

@@ -1,0 +1,23 @@
+/* Whether a store holds a prefix of the known stream (stream.h). The only file of the campaigns that looks into the
+ * store's private structs is inspect.c. */
+#ifndef MEMTX_TESTS_CRASH_INSPECT_H
+#define MEMTX_TESTS_CRASH_INSPECT_H
+
+#include "stream.h"
+
+struct crash_state {
+    uint64_t n_rows;
+    uint64_t n_documents;
+    uint64_t n_ended; /* documents that are complete */
+};
+
+/* Opens the store in `path`, for what `spec` says or as it is (NULL), and reads every visible row of every document:
+ * numbers, token ids, places, names, hashes and counts are those of the stream, and first_row is what `capacity` makes
+ * it. A path where there is no store yet holds none: zeros. Otherwise what the store said, or MEMTX_E_CORRUPT with the
+ * first difference as memtx_last_error(). */
+int crash_inspect(struct crash_state *out, const char *path, const struct memtx_store_spec *spec, uint64_t capacity);
+
+/* Whether all that was acknowledged is there: MEMTX_E_CORRUPT if not. */
+int crash_compare(const struct crash_state *state, uint64_t n_rows, uint64_t n_ended);
+
+#endif

@@ -1,0 +1,227 @@
+/* The known stream and its writer, through the public interface (stream.h). */
+#include "stream.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/rng.h"
+#include "memtx/memory.h"
+
+enum { LEAP_ROWS = 97, LEAP = 5, N_OWN_NUMBERS = 5, MOST_DOCUMENT_SEGMENTS = 9 };
+
+struct memtx_store_spec crash_spec(void)
+{
+    static float factors[CRASH_HEAD_SIZE / 2];
+    struct memtx_store_spec spec = {.fingerprint = "a known stream!",
+                                    .n_layers = CRASH_LAYERS,
+                                    .n_heads = CRASH_HEADS,
+                                    .n_kv_heads = CRASH_KV_HEADS,
+                                    .head_size = CRASH_HEAD_SIZE,
+                                    .rope_dims = CRASH_HEAD_SIZE,
+                                    .rope_base = 10000.0,
+                                    .rope_factors = factors,
+                                    .scale = 0.125F,
+                                    .row_type = MEMTX_ROWS_F16,
+                                    .tokenizer = "none",
+                                    .settings = "a known stream"};
+    for (size_t i = 0; i < CRASH_HEAD_SIZE / 2; i++) {
+        factors[i] = 1.0F + (float)(i % 8);
+    }
+    spec.layers_kept[0] = spec.layers_kept[2] = true;
+    return spec;
+}
+
+uint64_t crash_position(uint64_t i)
+{
+    return i + i / LEAP_ROWS * LEAP;
+}
+
+uint32_t crash_token(const struct crash_row *row)
+{
+    struct memtx__rng rng = memtx__rng_create(row->document, row->position);
+    return (uint32_t)memtx__rng_u64(&rng);
+}
+
+void crash_hash(uint8_t out[MEMTX_HASH_BYTES], uint64_t document, uint64_t n_tokens)
+{
+    struct memtx__rng rng = memtx__rng_create(~document, n_tokens);
+    for (size_t i = 0; i < MEMTX_HASH_BYTES; i++) {
+        out[i] = (uint8_t)memtx__rng_u64(&rng);
+    }
+}
+
+void crash_name(char out[MEMTX_NAME_BYTES], uint64_t document)
+{
+    memset(out, 0, MEMTX_NAME_BYTES);
+    (void)snprintf(out, MEMTX_NAME_BYTES, "document %llu", (unsigned long long)document);
+}
+
+void crash_numbers(float *out, const struct crash_row *row, bool is_value, uint32_t layer, uint32_t kv_head)
+{
+    const uint64_t own[N_OWN_NUMBERS] = {row->id, row->id / 1024, row->position, row->position / 1024, row->document};
+    const uint64_t place = ((uint64_t)layer * CRASH_KV_HEADS + kv_head) * 2 + is_value;
+    struct memtx__rng rng = memtx__rng_create(row->document << 32 | row->position, place);
+    for (size_t i = 0; i < CRASH_HEAD_SIZE; i++) {
+        out[i] = i < N_OWN_NUMBERS ? (float)(own[i] % 1024) : (float)memtx__rng_below(&rng, 2048) - 1024.0F;
+    }
+}
+
+/* ---- the writer ------------------------------------------------------------------------------- */
+
+struct writer {
+    const struct crash_plan *plan;
+    memtx_store *store;
+    memtx_memory *memory;
+    struct memtx__rng rng;
+    uint64_t n_rows;     /* of the store, acknowledged or not */
+    uint64_t n_ended;    /* documents */
+    bool in_document;    /* whose .. */
+    uint64_t document;   /* id, */
+    uint64_t n_tokens;   /* rows so far */
+    uint64_t n_segments; /* and segments to come are these */
+};
+
+static void acknowledge(const struct writer *writer)
+{
+    struct memtx_store_facts facts;
+    char line[128];
+    memtx_store_info(&facts, writer->store);
+    int n = snprintf(line, sizeof line, "acknowledged %llu rows, %llu documents, %llu written\n",
+                     (unsigned long long)facts.n_rows, (unsigned long long)writer->n_ended,
+                     (unsigned long long)facts.n_written_rows);
+    if (write(STDOUT_FILENO, line, (size_t)n) < 0) {
+        return; /* nobody listens: the stream goes on */
+    }
+}
+
+static int open_writer(struct writer *writer)
+{
+    const struct memtx_store_spec spec = crash_spec();
+    struct memtx_store_options options = memtx_store_options_default();
+    struct memtx_memory_options small = memtx_memory_options_default();
+    struct memtx_store_facts facts;
+    struct memtx_document document;
+    options.durability = writer->plan->durability;
+    options.capacity_rows = writer->plan->capacity;
+    small.k = 1;
+    small.most_tokens = CRASH_MOST_ROWS;
+    int status = memtx_store_open(&writer->store, writer->plan->path, &spec, &options);
+    if (!status) {
+        status = memtx_memory_open(&writer->memory, writer->store, &small);
+    }
+    if (status) {
+        return status;
+    }
+    memtx_store_info(&facts, writer->store);
+    writer->n_rows = facts.n_rows;
+    writer->rng = memtx__rng_create(writer->plan->seed, facts.n_rows);
+    for (uint64_t i = 0; i < facts.n_documents && !status; i++) {
+        status = memtx_store_document_at(&document, writer->store, i);
+        writer->n_ended += !status && document.ended;
+    }
+    return status;
+}
+
+static int begin_document(struct writer *writer)
+{
+    struct memtx_store_facts facts;
+    struct memtx_document document;
+    char name[MEMTX_NAME_BYTES];
+    memtx_store_info(&facts, writer->store);
+    crash_name(name, facts.n_documents); /* ids ascend from 0 */
+    int status = memtx_memory_begin_document(writer->memory, name);
+    if (!status) {
+        status = memtx_store_document_at(&document, writer->store, facts.n_documents);
+    }
+    if (!status) {
+        writer->in_document = true;
+        writer->document = document.id;
+        writer->n_tokens = 0;
+        writer->n_segments = 1 + memtx__rng_below(&writer->rng, MOST_DOCUMENT_SEGMENTS);
+    }
+    return status;
+}
+
+static int append_layer(struct writer *writer, uint32_t layer, size_t n_rows)
+{
+    static float keys[CRASH_MOST_ROWS * CRASH_KV_HEADS * CRASH_HEAD_SIZE];
+    static float values[CRASH_MOST_ROWS * CRASH_KV_HEADS * CRASH_HEAD_SIZE];
+    static uint32_t token_ids[CRASH_MOST_ROWS];
+    static uint64_t positions[CRASH_MOST_ROWS];
+    for (size_t i = 0; i < n_rows; i++) {
+        const struct crash_row row = {writer->n_rows + i, writer->document, crash_position(writer->n_tokens + i)};
+        token_ids[i] = crash_token(&row);
+        positions[i] = row.position;
+        for (uint32_t head = 0; head < CRASH_KV_HEADS; head++) {
+            const size_t at = (i * CRASH_KV_HEADS + head) * CRASH_HEAD_SIZE;
+            crash_numbers(keys + at, &row, false, layer, head);
+            crash_numbers(values + at, &row, true, layer, head);
+        }
+    }
+    return memtx_memory_append(writer->memory, layer, n_rows, keys, values, token_ids, positions);
+}
+
+static int commit(struct writer *writer)
+{
+    int status = memtx_memory_commit(writer->memory);
+    if (writer->plan->again && (status == MEMTX_E_IO || status == MEMTX_E_NO_SPACE)) {
+        status = memtx_memory_commit(writer->memory);
+    }
+    return status;
+}
+
+static int write_segment(struct writer *writer)
+{
+    const size_t n_rows = 1 + (size_t)memtx__rng_below(&writer->rng, CRASH_MOST_ROWS);
+    int status = memtx_memory_begin_segment(writer->memory);
+    if (!status) {
+        status = append_layer(writer, 0, n_rows);
+    }
+    if (!status) {
+        status = append_layer(writer, 2, n_rows);
+    }
+    if (!status) {
+        status = commit(writer);
+    }
+    if (!status) {
+        writer->n_rows += n_rows;
+        writer->n_tokens += n_rows;
+        writer->n_segments--;
+        acknowledge(writer);
+    }
+    return status;
+}
+
+static int end_document(struct writer *writer)
+{
+    uint8_t hash[MEMTX_HASH_BYTES];
+    crash_hash(hash, writer->document, writer->n_tokens);
+    writer->in_document = false;
+    int status = memtx_memory_end_document(writer->memory, hash);
+    if (!status) {
+        writer->n_ended++;
+        acknowledge(writer);
+    }
+    return status;
+}
+
+int crash_write(const struct crash_plan *plan)
+{
+    struct writer writer = {.plan = plan};
+    int status = open_writer(&writer);
+    for (uint64_t i = 0; i < plan->n_segments && !status; i++) {
+        if (!writer.in_document) {
+            status = begin_document(&writer);
+        }
+        if (!status) {
+            status = write_segment(&writer);
+        }
+        if (!status && writer.n_segments == 0) {
+            status = end_document(&writer);
+        }
+    }
+    memtx_memory_close(writer.memory); /* a document that is open is one that broke off */
+    int closed = memtx_store_close(writer.store);
+    return status ? status : closed;
+}

@@ -1,0 +1,295 @@
+/* Looking after a store: a document removed or gone on with, verification, compaction, readers beside the writer, and the
+ * stores of every version of the format (tests/compat/). Rows are those of tests/compat/sample.h. */
+#include <criterion/criterion.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "memtx/memory.h"
+#include "sample.h"
+
+static char folder[64];
+static char path[160], other[128];
+
+static void make_folder(void)
+{
+    (void)snprintf(folder, sizeof folder, "/tmp/memtx-upkeep-XXXXXX");
+    cr_assert_not_null(mkdtemp(folder));
+    (void)snprintf(path, sizeof path, "%s/store", folder);
+    (void)snprintf(other, sizeof other, "%s/copy", folder);
+}
+
+static void shell(const char *format, const char *a, const char *b)
+{
+    char command[512];
+    (void)snprintf(command, sizeof command, format, a, b);
+    cr_assert_eq(system(command), 0, "%s", command);
+}
+
+static void remove_folder(void)
+{
+    shell("rm -r %s%s", folder, "");
+}
+
+static memtx_store *open_store(const char *at, bool read_only)
+{
+    const struct memtx_store_spec spec = sample_spec();
+    struct memtx_store_options options = memtx_store_options_default();
+    memtx_store *store;
+    options.read_only = read_only;
+    cr_assert_eq(memtx_store_open(&store, at, read_only ? NULL : &spec, &options), MEMTX_OK, "%s", memtx_last_error());
+    return store;
+}
+
+static memtx_memory *open_memory(memtx_store *store, bool reader, const char *name)
+{
+    struct memtx_memory_options options = memtx_memory_options_default();
+    memtx_memory *memory;
+    options.most_tokens = SAMPLE_SEGMENT;
+    options.reader = reader;
+    options.scope = name ? MEMTX_SCOPE_NAMED : reader ? MEMTX_SCOPE_ALL : MEMTX_SCOPE_DOCUMENT;
+    options.scope_names = &name;
+    options.n_scope_names = name ? 1 : 0;
+    cr_assert_eq(memtx_memory_open(&memory, store, &options), MEMTX_OK, "%s", memtx_last_error());
+    return memory;
+}
+
+/* Tokens first .. first + n - 1 of a document as rows, in one commit. */
+static void append(memtx_memory *memory, unsigned document, uint64_t first, size_t n)
+{
+    static float rows[2][SAMPLE_SEGMENT][SAMPLE_KV_HEADS][SAMPLE_HEAD_SIZE];
+    uint32_t tokens[SAMPLE_SEGMENT];
+    uint64_t positions[SAMPLE_SEGMENT];
+    for (unsigned layer = 0; layer < SAMPLE_LAYERS; layer += 2) {
+        for (size_t i = 0; i < 2 * n * SAMPLE_KV_HEADS * SAMPLE_HEAD_SIZE; i++) {
+            const unsigned d = i % SAMPLE_HEAD_SIZE, head = i / SAMPLE_HEAD_SIZE % SAMPLE_KV_HEADS;
+            const size_t t = i / SAMPLE_HEAD_SIZE / SAMPLE_KV_HEADS % n;
+            const unsigned kind = (unsigned)(i / SAMPLE_HEAD_SIZE / SAMPLE_KV_HEADS / n);
+            rows[kind][t][head][d] = sample_number(document, first + t, layer, head, kind, d);
+        }
+        for (size_t t = 0; t < n; t++) {
+            positions[t] = first + t;
+            tokens[t] = sample_token(document, first + t);
+        }
+        cr_assert_eq(memtx_memory_append(memory, layer, n, rows[0][0][0], rows[1][0][0], tokens, positions), MEMTX_OK);
+    }
+    cr_assert_eq(memtx_memory_commit(memory), MEMTX_OK, "%s", memtx_last_error());
+}
+
+/* What a reader sees of a document: n_rows, each the one that its place says it is. */
+static void check_document(memtx_store *store, const char *name, unsigned document, uint64_t n_rows)
+{
+    memtx_memory *memory = open_memory(store, true, name);
+    float keys[SAMPLE_HEAD_SIZE], values[SAMPLE_HEAD_SIZE];
+    uint64_t n_seen = 0;
+    struct memtx_store_facts facts;
+    memtx_store_info(&facts, store);
+    cr_assert_eq(memtx_memory_begin_segment(memory), MEMTX_OK, "%s", memtx_last_error());
+    cr_assert_eq(memtx_memory_n_visible(memory), n_rows);
+    for (int64_t id = 0; id < (int64_t)facts.n_rows + 1000; id++) {
+        struct memtx_row_facts row;
+        if (memtx_memory_row(&row, memory, (uint64_t)id) != MEMTX_OK) {
+            continue;
+        }
+        n_seen++;
+        cr_assert_eq(memtx_memory_gather(keys, values, memory, 2, 1, 1, &id), MEMTX_OK, "%s", memtx_last_error());
+        for (unsigned d = 0; d < SAMPLE_HEAD_SIZE; d++) {
+            cr_assert_eq(keys[d], sample_number(document, row.position, 2, 1, 0, d));
+            cr_assert_eq(values[d], sample_number(document, row.position, 2, 1, 1, d));
+        }
+    }
+    cr_assert_eq(n_seen, n_rows);
+    memtx_memory_end_segment(memory);
+    memtx_memory_close(memory);
+}
+
+/* Two documents, "first" of 4,200 rows (two full chunks and a bit) and "second" of 100. */
+static void fill(memtx_store *store)
+{
+    memtx_memory *memory = open_memory(store, false, NULL);
+    cr_assert_eq(memtx_memory_begin_document(memory, "first"), MEMTX_OK);
+    for (uint64_t first = 0; first < 4200; first += SAMPLE_SEGMENT) {
+        append(memory, 0, first, SAMPLE_SEGMENT);
+    }
+    cr_assert_eq(memtx_memory_end_document(memory, NULL), MEMTX_OK);
+    cr_assert_eq(memtx_memory_begin_document(memory, "second"), MEMTX_OK);
+    append(memory, 1, 0, 100);
+    cr_assert_eq(memtx_memory_end_document(memory, NULL), MEMTX_OK);
+    memtx_memory_close(memory);
+}
+
+static void verify(const char *at)
+{
+    memtx_store *store = open_store(at, true);
+    cr_assert_eq(memtx_store_verify(store, NULL, NULL), MEMTX_OK, "%s", memtx_last_error());
+    cr_assert_eq(memtx_store_close(store), MEMTX_OK);
+}
+
+Test(upkeep, a_store_of_version_1, .init = make_folder, .fini = remove_folder)
+{
+    struct memtx_document document;
+    struct memtx_store_facts facts;
+    shell("mkdir -m 700 %s && gzip -dc " MEMTX_SOURCE_ROOT "/tests/compat/v1.mdb.gz > %s/data.mdb", path, path);
+    verify(path);
+    for (int turn = 0; turn < 2; turn++) { /* as it is, and as the newest version */
+        memtx_store *store = open_store(path, turn == 0);
+        memtx_store_info(&facts, store);
+        cr_assert_eq(facts.format_version, turn == 0 ? 1 : 2);
+        cr_assert_str_eq(facts.spec.settings, "window=512 segment=512 sinks=4");
+        cr_assert_eq(facts.spec.rope_factors[3], 8.0F);
+        check_document(store, "first", 0, SAMPLE_FIRST_ROWS);
+        check_document(store, "second", 1, SAMPLE_SECOND_ROWS);
+        cr_assert_eq(memtx_store_document_named(&document, store, "second"), MEMTX_OK);
+        cr_assert_eq(document.n_tokens, SAMPLE_SECOND_ROWS);
+        cr_assert_eq(document.state_bytes, 0);
+        cr_assert_eq(memtx_store_close(store), MEMTX_OK);
+    }
+    verify(path);
+}
+
+Test(upkeep, a_removed_document_is_gone, .init = make_folder, .fini = remove_folder)
+{
+    struct memtx_document document;
+    uint64_t before, after;
+    memtx_store *store = open_store(path, false);
+    fill(store);
+    cr_assert_eq(memtx_store_free_bytes(&before, store), MEMTX_OK);
+    cr_assert_eq(memtx_store_remove_document(store, "third"), MEMTX_E_NOT_FOUND);
+    cr_assert_eq(memtx_store_remove_document(store, "first"), MEMTX_OK, "%s", memtx_last_error());
+    cr_assert_eq(memtx_store_document_named(&document, store, "first"), MEMTX_E_NOT_FOUND);
+    check_document(store, "second", 1, 100);
+    cr_assert_eq(memtx_store_free_bytes(&after, store), MEMTX_OK);
+    cr_assert_gt(after, before + 2 * 8 * 65536 - 1, "two chunks of eight tables' worth");
+    cr_assert_eq(memtx_store_close(store), MEMTX_OK);
+    verify(path);
+    store = open_store(path, false);
+    check_document(store, "second", 1, 100);
+    fill(store); /* whose second document becomes second#2 */
+    check_document(store, "first", 0, 4200);
+    check_document(store, "second#2", 1, 100);
+    cr_assert_eq(memtx_store_close(store), MEMTX_OK);
+    verify(path);
+}
+
+/* Rows after the running state are dead when a document is gone on with; the state is what was given. */
+Test(upkeep, a_document_goes_on_at_its_running_state, .init = make_folder, .fini = remove_folder)
+{
+    static unsigned char state[200000];
+    static const uint8_t hash[MEMTX_HASH_BYTES] = {7};
+    unsigned char *found;
+    size_t n_found;
+    for (int on_disk = 0; on_disk < 2; on_disk++) {
+        const struct memtx_store_spec spec = sample_spec();
+        memtx_store *store;
+        cr_assert_eq(memtx_store_open(&store, on_disk ? path : NULL, &spec, NULL), MEMTX_OK);
+        memtx_memory *memory = open_memory(store, false, NULL);
+        memset(state, 0x5A, sizeof state);
+        cr_assert_eq(memtx_memory_begin_document(memory, "text"), MEMTX_OK);
+        append(memory, 0, 0, 300);
+        cr_assert_eq(memtx_memory_set_state(memory, state, sizeof state, 300, hash), MEMTX_OK);
+        append(memory, 0, 300, 100);
+        memset(state, 0, sizeof state); /* it was borrowed until the commit */
+        append(memory, 0, 400, 500);
+        memtx_memory_abandon_document(memory);
+        memtx_memory_close(memory);
+        if (on_disk) {
+            cr_assert_eq(memtx_store_close(store), MEMTX_OK);
+            verify(path);
+            store = open_store(path, false);
+        }
+        cr_assert_eq(memtx_store_state(&found, &n_found, store, "text"), MEMTX_OK, "%s", memtx_last_error());
+        cr_assert_eq(n_found, sizeof state);
+        cr_assert(found[0] == 0x5A && found[n_found - 1] == 0x5A);
+        memtx_store_state_free(found);
+        memory = open_memory(store, false, NULL);
+        cr_assert_eq(memtx_memory_reopen_document(memory, "text"), MEMTX_OK, "%s", memtx_last_error());
+        cr_assert_eq(memtx_memory_begin_segment(memory), MEMTX_OK);
+        cr_assert_eq(memtx_memory_n_visible(memory), 400);
+        append(memory, 0, 400, 250);
+        cr_assert_eq(memtx_memory_end_document(memory, NULL), MEMTX_OK);
+        memtx_memory_close(memory);
+        check_document(store, "text", 0, 650);
+        cr_assert_eq(memtx_store_close(store), MEMTX_OK);
+    }
+    verify(path);
+}
+
+static int stop_at_ten(void *context, uint64_t n_done, uint64_t n_all)
+{
+    (void)context;
+    return n_done >= 10 && n_done < n_all;
+}
+
+Test(upkeep, a_compacted_copy_holds_the_same, .init = make_folder, .fini = remove_folder)
+{
+    struct memtx_store_facts facts, copied;
+    memtx_store *store = open_store(path, false);
+    fill(store);
+    cr_assert_eq(memtx_store_remove_document(store, "second"), MEMTX_OK);
+    memtx_store_info(&facts, store);
+    cr_assert_eq(memtx_store_compact(store, other, stop_at_ten, NULL), MEMTX_E_INTERRUPTED);
+    cr_assert_neq(access(other, F_OK), 0, "nothing is left of a copy that broke off");
+    cr_assert_eq(memtx_store_verify(store, stop_at_ten, NULL), MEMTX_E_INTERRUPTED);
+    cr_assert_eq(memtx_store_compact(store, other, NULL, NULL), MEMTX_OK, "%s", memtx_last_error());
+    cr_assert_eq(memtx_store_compact(store, other, NULL, NULL), MEMTX_E_EXISTS);
+    cr_assert_eq(memtx_store_close(store), MEMTX_OK);
+    shell("mv %s %s-moved", other, other);
+    (void)snprintf(path, sizeof path, "%s-moved", other);
+    verify(path);
+    store = open_store(path, false);
+    memtx_store_info(&copied, store);
+    cr_assert_eq(copied.n_rows, facts.n_rows, "ids stay");
+    cr_assert_lt(copied.disk_bytes, facts.disk_bytes);
+    check_document(store, "first", 0, 4200);
+    cr_assert_eq(memtx_store_close(store), MEMTX_OK);
+}
+
+Test(upkeep, readers_see_what_was_committed, .init = make_folder, .fini = remove_folder)
+{
+    int ready[2];
+    char byte = 0;
+    memtx_store *store;
+    cr_assert_eq(pipe(ready), 0);
+    pid_t child = fork(); /* the writer, in a process of its own */
+    if (child == 0) {
+        store = open_store(path, false);
+        fill(store);
+        (void)!write(ready[1], &byte, 1);
+        (void)pause();
+        _exit(0);
+    }
+    cr_assert_eq(read(ready[0], &byte, 1), 1);
+    store = open_store(path, true);
+    check_document(store, "first", 0, 4200);
+    check_document(store, "second", 1, 100);
+    memtx_memory *memory = open_memory(store, true, NULL);
+    cr_assert_eq(memtx_memory_begin_document(memory, "no"), MEMTX_E_INVALID);
+    memtx_memory_close(memory);
+    cr_assert_eq(memtx_store_remove_document(store, "first"), MEMTX_E_INVALID);
+    cr_assert_eq(memtx_store_close(store), MEMTX_OK);
+    (void)kill(child, SIGKILL);
+    (void)waitpid(child, NULL, 0);
+}
+
+/* A forked child cannot go on with its parent's store. */
+Test(upkeep, a_fork_is_refused, .init = make_folder, .fini = remove_folder)
+{
+    int outcome = 0;
+    memtx_store *store = open_store(path, false);
+    fill(store);
+    pid_t child = fork();
+    if (child == 0) {
+        struct memtx_memory_options options = memtx_memory_options_default();
+        memtx_memory *memory;
+        _exit(memtx_store_verify(store, NULL, NULL) == MEMTX_E_INVALID &&
+                      memtx_memory_open(&memory, store, &options) == MEMTX_E_INVALID
+                  ? 0
+                  : 1);
+    }
+    cr_assert_eq(waitpid(child, &outcome, 0), child);
+    cr_assert_eq(outcome, 0);
+    check_document(store, "first", 0, 4200);
+    cr_assert_eq(memtx_store_close(store), MEMTX_OK);
+}
