@@ -1,7 +1,7 @@
 /* A new store's database (store.h): it is made under another name, with its tables and what it is for, and gets its own
  * when all of that is on disk. LMDB does not sync the pages with which it begins a file, and refuses a file that has
- * only some of them; so a process or a machine that ends while a store is begun would leave a directory that can be
- * opened no more. What is left instead is a file that the next writer takes away. */
+ * only some of them; so a power cut while a store is begun would leave a directory that can be opened no more. What
+ * is left instead is a file that the next writer takes away. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
