@@ -7,7 +7,7 @@
 #include "command.h"
 #include "memtx/memtx.h"
 
-static const struct cli_command *const commands[] = {&cmd_eval, &cmd_gguf};
+static const struct cli_command *const commands[] = {&cmd_eval, &cmd_gguf, &cmd_store};
 
 enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
 

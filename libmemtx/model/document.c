@@ -59,8 +59,7 @@ static int give_state(struct memtx_stream *stream)
     int status = memtx_model_save_state(stream->state_bytes, &n_bytes, stream);
     if (!status) {
         memtx__tokens_hash_take(hash, stream->hash);
-        status =
-            memtx_memory_set_state(stream->options.memory, stream->state_bytes, n_bytes, stream->position, hash);
+        status = memtx_memory_set_state(stream->options.memory, stream->state_bytes, n_bytes, stream->position, hash);
     }
     if (!status) {
         stream->state_position = stream->position;

@@ -105,13 +105,13 @@ struct memtx_stream {
     struct memtx__kv_cache cache;
     struct memtx__rope rope;
     struct memtx__linear_plans *plans;
-    struct memtx__arena arena; /* everything below and the cache */
-    uint64_t position;         /* of the next token in its document */
-    uint64_t state_position;   /* of the running state that is stored */
-    size_t n_since_state;      /* segments */
+    struct memtx__arena arena;       /* everything below and the cache */
+    uint64_t position;               /* of the next token in its document */
+    uint64_t state_position;         /* of the running state that is stored */
+    size_t n_since_state;            /* segments */
     struct memtx__tokens_hash *hash; /* of the document's tokens so far */
-    size_t n_last;             /* tokens of the last segment */
-    size_t n_threads;          /* for which the scratch was taken */
+    size_t n_last;                   /* tokens of the last segment */
+    size_t n_threads;                /* for which the scratch was taken */
     bool layers_kept[MEMTX_MAX_LAYERS];
     const bool *memory_layers; /* layers_kept, or NULL: no memory */
 

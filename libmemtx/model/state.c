@@ -56,8 +56,8 @@ static const char *const shared_names[N_SHARED] = {"layers", "kv heads", "head s
 static void shared_numbers(uint32_t out[N_SHARED], const memtx_stream *stream)
 {
     const struct memtx__config *config = &stream->model->config;
-    const uint32_t numbers[N_SHARED] = {config->n_layers,       config->n_kv_heads,      config->head_size,
-                                        config->n_channels,     stream->options.window,  stream->options.segment,
+    const uint32_t numbers[N_SHARED] = {config->n_layers,     config->n_kv_heads,     config->head_size,
+                                        config->n_channels,   stream->options.window, stream->options.segment,
                                         stream->options.sinks};
     memcpy(out, numbers, sizeof numbers);
 }
@@ -75,7 +75,8 @@ int memtx_model_save_state(unsigned char *bytes, size_t *n_bytes, const memtx_st
     const size_t n_rows = cache->n_rows, n_channels = stream->model->config.n_channels;
     uint32_t shared[N_SHARED];
     *n_bytes = 0;
-    if (stream->n_last == 0 || (stream->options.mode != MEMTX_MODE_MEMORY && stream->options.mode != MEMTX_MODE_SINKS)) {
+    if (stream->n_last == 0 ||
+        (stream->options.mode != MEMTX_MODE_MEMORY && stream->options.mode != MEMTX_MODE_SINKS)) {
         return memtx__fail(MEMTX_E_INVALID, "mode %s, %zu tokens in the last segment: no state to save",
                            memtx_mode_name(stream->options.mode), stream->n_last);
     }
@@ -151,8 +152,9 @@ static int check_text(memtx_stream *stream, const unsigned char *bytes, const ui
     const uint64_t n_read = memtx__get_u64(bytes + 56);
     uint8_t hash[MEMTX_HASH_BYTES];
     if (n_read > n_tokens) {
-        return memtx__fail(MEMTX_E_MISMATCH, "the document was read up to token %llu, the text has %zu (it must begin "
-                                             "with all that was read)",
+        return memtx__fail(MEMTX_E_MISMATCH,
+                           "the document was read up to token %llu, the text has %zu (it must begin "
+                           "with all that was read)",
                            (unsigned long long)n_read, n_tokens);
     }
     memtx__tokens_hash_reset(stream->hash);
@@ -160,8 +162,9 @@ static int check_text(memtx_stream *stream, const unsigned char *bytes, const ui
     memtx__tokens_hash_take(hash, stream->hash);
     return memcmp(hash, bytes + 64, sizeof hash) == 0
                ? MEMTX_OK
-               : memtx__fail(MEMTX_E_MISMATCH, "the text does not begin with the %llu tokens that the document was read "
-                                               "to (give the same text)",
+               : memtx__fail(MEMTX_E_MISMATCH,
+                             "the text does not begin with the %llu tokens that the document was read "
+                             "to (give the same text)",
                              (unsigned long long)n_read);
 }
 

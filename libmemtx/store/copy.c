@@ -110,8 +110,7 @@ static int copy_table(struct copying *c, enum memtx__database database)
         status = copy_record(c, database, &key, &value);
     }
     mdb_cursor_close(cursor);
-    return status || code == MDB_NOTFOUND ? status
-                                          : memtx__lmdb_status(code, c->from->environment->path, "read");
+    return status || code == MDB_NOTFOUND ? status : memtx__lmdb_status(code, c->from->environment->path, "read");
 }
 
 /* Documents and extents in the newest format; the rest record by record. */

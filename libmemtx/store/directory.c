@@ -90,7 +90,7 @@ static int check_file(const struct memtx__directory *directory, const char *name
     }
     if (!S_ISREG(facts.st_mode) || facts.st_nlink != 1) {
         return memtx__fail(MEMTX_E_FORMAT, "%s/%s: is %s, not a file of the store's own", directory->path, name,
-                           S_ISLNK(facts.st_mode)  ? "a symbolic link"
+                           S_ISLNK(facts.st_mode)   ? "a symbolic link"
                            : S_ISREG(facts.st_mode) ? "a file with several names"
                                                     : "not a plain file");
     }
@@ -133,8 +133,7 @@ static int check_files(const struct memtx__directory *directory, bool make)
     if (is_there[0] || (make && is_there[1])) {
         return MEMTX_OK;
     }
-    return make ? check_empty(directory)
-                : memtx__fail(MEMTX_E_NOT_FOUND, "%s: there is no store", directory->path);
+    return make ? check_empty(directory) : memtx__fail(MEMTX_E_NOT_FOUND, "%s: there is no store", directory->path);
 }
 
 /* ---- who has it ------------------------------------------------------------------------------- */

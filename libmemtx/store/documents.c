@@ -18,8 +18,7 @@ int memtx_store_document_at(struct memtx_document *out, const memtx_store *store
 static int find(size_t *out, const memtx_store *store, const char *name)
 {
     *out = memtx__catalogue_named(&store->now, name);
-    return *out != MEMTX__NOWHERE ? MEMTX_OK
-                                  : memtx__fail(MEMTX_E_NOT_FOUND, "the store has no document '%s'", name);
+    return *out != MEMTX__NOWHERE ? MEMTX_OK : memtx__fail(MEMTX_E_NOT_FOUND, "the store has no document '%s'", name);
 }
 
 int memtx_store_document_named(struct memtx_document *out, const memtx_store *store, const char *name)

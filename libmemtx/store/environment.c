@@ -24,8 +24,8 @@ static const size_t largest_map_bytes = (size_t)1 << 40;
 static const size_t smallest_map_bytes = (size_t)1 << 30;
 static const off_t lock_file_bytes = 8192; /* LMDB's header and its 126 readers */
 
-const char *const memtx__database_names[MEMTX__N_DATABASES] = {"meta",   "docs", "extents", "tokens",
-                                                               "keys",   "values", "running", "runs"};
+const char *const memtx__database_names[MEMTX__N_DATABASES] = {"meta", "docs",   "extents", "tokens",
+                                                               "keys", "values", "running", "runs"};
 
 int memtx__lmdb_status(int code, const char *path, const char *what)
 {
@@ -222,6 +222,17 @@ static int open_temporary(struct memtx__environment *environment, const char *pa
     return status;
 }
 
+/* Again when a writer of another process has gone on meanwhile. */
+static int check_pages(const struct memtx__environment *environment, enum memtx__pages_extent extent)
+{
+    enum { MOST_TRIES = 16 };
+    int status = MEMTX_E_BUSY;
+    for (int i = 0; i < MOST_TRIES && status == MEMTX_E_BUSY; i++) {
+        status = memtx__pages_check(NULL, environment->pages_fd, environment->path, extent, 0);
+    }
+    return status;
+}
+
 /* LMDB trusts its pages: those that opening looks at are checked before, the others when they are first used. */
 static int check_before(struct memtx__environment *environment, const char *path)
 {
@@ -237,7 +248,7 @@ static int check_before(struct memtx__environment *environment, const char *path
                                : memtx__fail(memtx__errno_status(errno), "%s: cannot open the database: %s",
                                              environment->path, strerror(errno));
     }
-    return memtx__pages_check(NULL, environment->pages_fd, environment->path, MEMTX__PAGES_SMALL, 0);
+    return check_pages(environment, MEMTX__PAGES_SMALL);
 }
 
 static int open_in(struct memtx__environment *environment, const char *path, const char *shown, bool read_only)
@@ -267,8 +278,8 @@ int memtx__environment_open(struct memtx__environment **out, bool *is_new, const
     }
     (void)pthread_mutex_init(&environment->pages_mutex, NULL);
     environment->pages_fd = -1;
-    status = options->temporary ? open_temporary(environment, path)
-                                : open_in(environment, path, shown, options->read_only);
+    status =
+        options->temporary ? open_temporary(environment, path) : open_in(environment, path, shown, options->read_only);
     if (!status) {
         status = open_tables(is_new, environment);
     }
@@ -285,7 +296,7 @@ int memtx__environment_check_pages(struct memtx__environment *environment)
     int status = MEMTX_OK;
     (void)pthread_mutex_lock(&environment->pages_mutex);
     if (!environment->pages_are_checked) {
-        status = memtx__pages_check(NULL, environment->pages_fd, environment->path, MEMTX__PAGES_ALL, 0);
+        status = check_pages(environment, MEMTX__PAGES_ALL);
         environment->pages_are_checked = !status;
     }
     (void)pthread_mutex_unlock(&environment->pages_mutex);

@@ -79,7 +79,8 @@ static int erase_chunks(const memtx_store *store, MDB_txn *txn, const struct mem
             continue;
         }
         uint64_t chunk = first_row / store->chunk_rows;
-        for (chunk = chunk > next ? chunk : next; chunk * store->chunk_rows < end_row && chunk < last && !code; chunk++) {
+        for (chunk = chunk > next ? chunk : next; chunk * store->chunk_rows < end_row && chunk < last && !code;
+             chunk++) {
             if (!memtx__catalogue_has_rows(after, chunk * store->chunk_rows, (chunk + 1) * store->chunk_rows)) {
                 code = erase_chunk(store, txn, chunk);
             }

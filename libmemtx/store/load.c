@@ -78,9 +78,9 @@ int memtx__snapshot_catalogue(struct memtx__catalogue *out, struct memtx__snapsh
         status = memtx__state_decode(&out->state, value.mv_data, value.mv_size);
     }
     if (!status && out->state.transaction && out->state.transaction != memtx__snapshot_id(snapshot)) {
-        status = memtx__fail(MEMTX_E_CORRUPT, "%s: transaction %llu is taken for %llu", environment->path,
-                             (unsigned long long)out->state.transaction,
-                             (unsigned long long)memtx__snapshot_id(snapshot));
+        status =
+            memtx__fail(MEMTX_E_CORRUPT, "%s: transaction %llu is taken for %llu", environment->path,
+                        (unsigned long long)out->state.transaction, (unsigned long long)memtx__snapshot_id(snapshot));
     }
     if (!status) {
         status = walk(out, snapshot, version, MEMTX__DB_DOCS, memtx__catalogue_take_document);
@@ -168,8 +168,7 @@ static int copy_pieces(unsigned char *bytes, const struct memtx__environment *en
         status = memtx__lmdb_status(mdb_get(txn, environment->databases[MEMTX__DB_RUNNING], &key, &value),
                                     environment->path, "read a running state");
         if (!status) {
-            status =
-                memtx__piece_decode(&data, number, document->state_row, n_bytes, value.mv_data, value.mv_size);
+            status = memtx__piece_decode(&data, number, document->state_row, n_bytes, value.mv_data, value.mv_size);
         }
         if (!status) {
             memcpy(bytes + done, data, n_bytes);

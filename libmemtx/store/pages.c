@@ -1,10 +1,10 @@
 /* The checker of LMDB's file (pages.h): the metas and what they lead to.
  *
- * LMDB takes the meta with the larger transaction. Were that number damaged to a smaller one, it would silently go on from
- * the transaction before; so each meta must lead to a state record that was written by the meta's own transaction. The
- * snapshot before the newest is whole too: LMDB writes only on pages that were free in both. One case is no damage: when
- * the last write of a commit fails, LMDB puts the older meta's transaction and last page back, but not its trees. That
- * meta then leads to a transaction that was never committed, or to pages that were since written over. Nothing is
+ * LMDB takes the meta with the larger transaction. Were that number damaged to a smaller one, it would silently go on
+ * from the transaction before; so each meta must lead to a state record that was written by the meta's own transaction.
+ * The snapshot before the newest is whole too: LMDB writes only on pages that were free in both. One case is no damage:
+ * when the last write of a commit fails, LMDB puts the older meta's transaction and last page back, but not its trees.
+ * That meta then leads to a transaction that was never committed, or to pages that were since written over. Nothing is
  * read through it; so it is an error only where it leads, within its last page, to all of the transaction that comes
  * after the newest. (A commit that failed so and took no new pages looks the same, byte for byte, and is refused too.)
  */

@@ -40,8 +40,9 @@ int memtx__store_check_process(const memtx_store *store)
 {
     return store->process == getpid()
                ? MEMTX_OK
-               : memtx__fail(MEMTX_E_INVALID, "the store was opened by process %ld, of which this one is a fork (open "
-                                              "it after the fork)",
+               : memtx__fail(MEMTX_E_INVALID,
+                             "the store was opened by process %ld, of which this one is a fork (open "
+                             "it after the fork)",
                              (long)store->process);
 }
 

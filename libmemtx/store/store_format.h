@@ -43,7 +43,7 @@
  *    16   8  next document id          24   8  number of transactions that appended
  *    32   8  LMDB's id of the transaction that wrote this: every one does, so it is that of the snapshot. LMDB, which
  *            trusts its own two meta pages, is found out when one of them brings back an older snapshot
- *    40   4  zero                      44   4  CRC-32C of the 44 bytes before
+ *    40   4  zero                      44   4  CRC-32C of the record with these four bytes zero
  *
  *   document record, 64 + 256 bytes
  *     0   8  n_tokens: rows of the document
@@ -59,7 +59,7 @@
  *   extent record, 32 bytes
  *     0   8  n_rows                     8   8  document id
  *    16   8  position of the first row 24   4  first row id, its low 32 bits
- *    28   4  CRC-32C of the 28 bytes before
+ *    28   4  CRC-32C of the record with these four bytes zero
  *
  *   chunk: 240 bytes of header, then n_rows * row_bytes bytes of rows, then zeros up to whole pages
  *     0   4  "mtxK" or "mtxV"           4   4  CRC-32C of the header with these four bytes zero

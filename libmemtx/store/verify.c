@@ -72,7 +72,8 @@ static int check_tokens(struct verification *v, uint64_t chunk)
     MDB_val key = memtx__number_key(name, chunk), value;
     int code = mdb_get(v->snapshot->txn, v->store->environment->databases[MEMTX__DB_TOKENS], &key, &value);
     if (code || value.mv_size != 4 * n_rows + 4 ||
-        memtx__crc32c(0, value.mv_data, 4 * n_rows) != memtx__get_u32((const unsigned char *)value.mv_data + 4 * n_rows)) {
+        memtx__crc32c(0, value.mv_data, 4 * n_rows) !=
+            memtx__get_u32((const unsigned char *)value.mv_data + 4 * n_rows)) {
         return memtx__fail(MEMTX_E_CORRUPT, "the token ids of chunk %llu are %s", (unsigned long long)chunk,
                            code == MDB_NOTFOUND ? "missing" : "damaged");
     }
@@ -82,8 +83,8 @@ static int check_tokens(struct verification *v, uint64_t chunk)
 static int check_chunk(struct verification *v, enum memtx__chunk_kind kind, uint32_t layer, uint32_t kv_head,
                        uint64_t chunk)
 {
-    const struct memtx__chunk_facts facts = {kind,  chunk * v->store->chunk_rows, n_rows_of(v, chunk),
-                                             v->store->row_bytes, layer, kv_head};
+    const struct memtx__chunk_facts facts = {
+        kind, chunk * v->store->chunk_rows, n_rows_of(v, chunk), v->store->row_bytes, layer, kv_head};
     const unsigned char *bytes = NULL, *rows = NULL;
     size_t n_bytes = 0;
     int status = memtx__snapshot_chunk(&bytes, &n_bytes, v->snapshot, kind, chunk, layer, kv_head);

@@ -73,8 +73,8 @@ static int look_up(const unsigned char **rows, struct memtx__view *view, const s
 {
     const unsigned char *bytes = NULL;
     size_t n_bytes = 0;
-    int status = memtx__snapshot_chunk(&bytes, &n_bytes, view->snapshot, facts->kind, chunk, facts->layer,
-                                       facts->kv_head);
+    int status =
+        memtx__snapshot_chunk(&bytes, &n_bytes, view->snapshot, facts->kind, chunk, facts->layer, facts->kv_head);
     return status ? status : memtx__chunk_decode(rows, bytes, n_bytes, facts, check_rows);
 }
 
@@ -83,8 +83,8 @@ int memtx__view_chunk(const unsigned char **rows, struct memtx__view *view, enum
 {
     const memtx_store *store = view->store;
     const size_t pair = (size_t)store->first_pair[layer] + kv_head;
-    struct memtx__chunk_facts facts = {
-        kind, chunk * store->chunk_rows, store->chunk_rows, store->row_bytes, layer, kv_head};
+    struct memtx__chunk_facts facts = {kind,   chunk * store->chunk_rows, store->chunk_rows, store->row_bytes, layer,
+                                       kv_head};
     *rows = NULL;
     if (chunk >= n_full_chunks(view) || !view->snapshot) {
         if (!view->is_reader || !view->snapshot) {
@@ -95,8 +95,8 @@ int memtx__view_chunk(const unsigned char **rows, struct memtx__view *view, enum
         return look_up(rows, view, &facts, chunk, true); /* still being filled: it will move */
     }
     const unsigned char **known = &view->rows[((size_t)chunk * store->n_pairs + pair) * 2 + (kind == MEMTX__VALUES)];
-    int status = *known ? MEMTX_OK
-                        : look_up(known, view, &facts, chunk, view->is_reader || chunk < store->n_chunks_at_open);
+    int status =
+        *known ? MEMTX_OK : look_up(known, view, &facts, chunk, view->is_reader || chunk < store->n_chunks_at_open);
     if (status) {
         *known = NULL;
     }

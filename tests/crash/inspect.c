@@ -67,7 +67,8 @@ static int check_places(const memtx_store *store)
 
 static struct crash_row row_of(const memtx_store *store, uint64_t id)
 {
-    const struct memtx__extent *extent = memtx__catalogue_last_before(&store->now, id + 1); /* check_places found one for each row */
+    const struct memtx__extent *extent =
+        memtx__catalogue_last_before(&store->now, id + 1); /* check_places found one for each row */
     return (struct crash_row){id, extent->document, extent->first_position + (id - extent->first_row)};
 }
 

@@ -1,5 +1,5 @@
-/* Fuzz target: any bytes as a store's data.mdb. What the checker of LMDB's pages lets through is opened, and all that can
- * be read of it is read: LMDB must not be brought down by a file that passed. */
+/* Fuzz target: any bytes as a store's data.mdb. What the checker of LMDB's pages lets through is opened, and all that
+ * can be read of it is read: LMDB must not be brought down by a file that passed. */
 #include "fuzz.h"
 
 #include <errno.h>

@@ -326,8 +326,9 @@ static bool tokens_are_whole(const struct pair *pair)
            memtx__crc32c(0, value, pair->n_value - 4) == memtx__get_u32(value + pair->n_value - 4);
 }
 
-/* How many bytes of the keys and values, or sizes of values, differ from the truth, all else the same; *in_key whether of
- * a key. Within its run of pages, a large value's size is the records' concern: chunks have one size, tokens a checksum. */
+/* How many bytes of the keys and values, or sizes of values, differ from the truth, all else the same; *in_key whether
+ * of a key. Within its run of pages, a large value's size is the records' concern: chunks have one size, tokens a
+ * checksum. */
 static size_t n_differences(bool *in_key)
 {
     size_t n = 0;
@@ -442,7 +443,8 @@ static bool is_in_use(size_t page)
     return status != MEMTX_OK;
 }
 
-/* Marks what LMDB goes by of a page: headers, offsets, nodes, keys, and of the data trees, page numbers and free lists. */
+/* Marks what LMDB goes by of a page: headers, offsets, nodes, keys, and of the data trees, page numbers and free lists.
+ */
 static void mark_page(unsigned char *marks, const unsigned char *page)
 {
     const unsigned kind = memtx__get_u16(page + 10);
@@ -564,6 +566,9 @@ Test(damage, of_each_kind_in_words, .init = make_folder, .fini = remove_folder)
     refused_with(node + 6, 600, 2, "cannot be at");
     const size_t docs = root_of("docs"), keys = root_of("keys");
     refused_with(docs + 12, 18, 2, "has 1 nodes");
+    refused_with(docs + 16, memtx__get_u32(data + docs + 16) >> 16 | memtx__get_u32(data + docs + 16) << 16, 4,
+                 "its first key has 8 bytes");
+    refused_with(node_of(root_of("meta"), 1) + 4, 2, 2, "node 1 has flags 2"); /* a table in the state record's place */
     refused_with(node_of(docs, 0) + 6, 2, 2, "cannot be at 4088");
     refused_with(node_of(docs, 1), memtx__get_u64(data + node_of(docs, 0)), 6, "which is in use or free elsewhere");
     refused_with(node_of(docs, 1) + 15, 1, 1, "is not in its place"); /* a key that is in the leaf before */
@@ -730,7 +735,8 @@ Test(newest, no_meta_can_bring_back_an_older_state, .init = make_folder, .fini =
     refused(MEMTX_E_CORRUPT, "leads to what 5 wrote");
 }
 
-/* When the last write of a commit fails, LMDB puts the older transaction and last page back into the meta, not the trees. */
+/* When the last write of a commit fails, LMDB puts the older transaction and last page back into the meta, not the
+ * trees. */
 Test(newest, a_commit_whose_last_write_failed_is_no_damage, .init = make_folder, .fini = remove_folder)
 {
     unsigned char bytes[16];

@@ -65,13 +65,13 @@ MEMTX_API const memtx_tokenizer *memtx_model_tokenizer(const memtx_model *model)
 MEMTX_API void memtx_model_store_spec(struct memtx_store_spec *out, const memtx_model *model);
 
 struct memtx_stream_options {
-    enum memtx_mode mode;   /* default sinks */
-    uint32_t window;        /* W, default 512; in mode window at least 1 */
-    uint32_t segment;       /* T, the longest segment, default 512 */
-    uint32_t sinks;         /* s, default 4 */
-    uint32_t most_tokens;   /* mode full: of the longest text; 0: the model's context */
-    memtx_memory *memory;   /* mode memory: borrowed, must outlive the stream */
-    struct memtx_gate gate; /* mode memory: default joint; bias [n_heads] is copied */
+    enum memtx_mode mode;    /* default sinks */
+    uint32_t window;         /* W, default 512; in mode window at least 1 */
+    uint32_t segment;        /* T, the longest segment, default 512 */
+    uint32_t sinks;          /* s, default 4 */
+    uint32_t most_tokens;    /* mode full: of the longest text; 0: the model's context */
+    memtx_memory *memory;    /* mode memory: borrowed, must outlive the stream */
+    struct memtx_gate gate;  /* mode memory: default joint; bias [n_heads] is copied */
     uint32_t state_segments; /* mode memory: the running state is stored every so many segments and at the end of a
                               * document; 0 (default): never */
 };

@@ -71,9 +71,9 @@ struct memtx_document {
     uint64_t n_tokens;              /* appended so far: its rows */
     bool ended;                     /* its window and sinks are appended too */
     uint8_t hash[MEMTX_HASH_BYTES]; /* memtx_tokens_hash of the n_read tokens; zero without a running state */
-    uint64_t n_read;                /* tokens that were read when its running state was taken: where a reading goes on */
-    uint64_t state_row;             /* its rows from this id on came after the running state */
-    uint64_t state_bytes;           /* of the running state; 0: there is none */
+    uint64_t n_read;      /* tokens that were read when its running state was taken: where a reading goes on */
+    uint64_t state_row;   /* its rows from this id on came after the running state */
+    uint64_t state_bytes; /* of the running state; 0: there is none */
     char name[MEMTX_NAME_BYTES];
 };
 

@@ -1,0 +1,192 @@
+/* memtx store: looks after a store: info, ls, verify, compact, rm. */
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "command.h"
+#include "memtx/memtx.h"
+
+static const struct cli_option options[] = {{NULL, 0, NULL, NULL}};
+
+static const char details[] = "Actions:\n"
+                              "  info DIR           what the store is for and what it holds\n"
+                              "  ls DIR             its documents: rows, tokens read, name\n"
+                              "  verify DIR         reads everything; names the first damage\n"
+                              "  compact DIR NEW    writes a copy without holes, which can be moved\n"
+                              "  rm DIR NAME        removes a document\n"
+                              "\n"
+                              "All but rm only read, and work beside a process that writes.\n"
+                              "\n"
+                              "Example:\n"
+                              "  memtx store verify emma.memory\n";
+
+/* How far long work is, and Ctrl-C. `context` is its name. */
+static int show_progress(void *context, uint64_t n_done, uint64_t n_all)
+{
+    if (n_done % 64 == 0) {
+        cli_progress("%s: %.0f %%", (const char *)context, 100.0 * (double)n_done / (double)(n_all ? n_all : 1));
+    }
+    return cli_interrupted;
+}
+
+static void print_layers(const struct memtx_store_spec *spec)
+{
+    const char *before = "";
+    for (uint32_t layer = 0; layer < spec->n_layers; layer++) {
+        uint32_t last = layer;
+        while (spec->layers_kept[layer] && last + 1 < spec->n_layers && spec->layers_kept[last + 1]) {
+            last++;
+        }
+        if (spec->layers_kept[layer]) {
+            (void)printf(last > layer ? "%s%u-%u" : "%s%u", before, layer, last);
+            before = ",";
+        }
+        layer = last;
+    }
+}
+
+/* Rows that documents have; ids beyond them are dead, of what was removed or read anew. */
+static unsigned long long n_document_rows(const memtx_store *store)
+{
+    struct memtx_document document;
+    unsigned long long n_rows = 0;
+    for (uint64_t i = 0; memtx_store_document_at(&document, store, i) == MEMTX_OK; i++) {
+        n_rows += document.n_tokens;
+    }
+    return n_rows;
+}
+
+static int info(memtx_store *store, char **names)
+{
+    struct memtx_store_facts facts;
+    uint64_t free_bytes;
+    (void)names;
+    memtx_store_info(&facts, store);
+    int status = memtx_store_free_bytes(&free_bytes, store);
+    if (status) {
+        return status;
+    }
+    const struct memtx_store_spec *spec = &facts.spec;
+    (void)printf("format       version %u\nmodel        ", facts.format_version);
+    for (size_t i = 0; i < MEMTX_FINGERPRINT_BYTES; i++) {
+        (void)printf("%02x", spec->fingerprint[i]);
+    }
+    (void)printf(", %u layers, %u heads over %u of size %u\ntokenizer    %s\nlayers       ", spec->n_layers,
+                 spec->n_heads, spec->n_kv_heads, spec->head_size, spec->tokenizer);
+    print_layers(spec);
+    (void)printf("\nwritten with %s\n", spec->settings);
+    (void)printf(
+        "documents    %llu\nrows         %llu in documents, %s; %llu ids given out, those from %llu on visible\n",
+        (unsigned long long)facts.n_documents, n_document_rows(store), memtx_row_type_name(spec->row_type),
+        (unsigned long long)facts.n_rows, (unsigned long long)facts.first_row);
+    (void)printf("bytes        %llu, of which %llu (%.1f %%) are free\n", (unsigned long long)facts.disk_bytes,
+                 (unsigned long long)free_bytes,
+                 facts.disk_bytes ? 100.0 * (double)free_bytes / (double)facts.disk_bytes : 0.0);
+    return MEMTX_OK;
+}
+
+static int list(memtx_store *store, char **names)
+{
+    struct memtx_document document;
+    (void)names;
+    (void)printf("%12s %12s  %-9s  name\n", "rows", "read", "state");
+    for (uint64_t i = 0; memtx_store_document_at(&document, store, i) == MEMTX_OK; i++) {
+        (void)printf("%12llu %12llu  %-9s  %s\n", (unsigned long long)document.n_tokens,
+                     (unsigned long long)document.n_read,
+                     document.ended         ? "complete"
+                     : document.state_bytes ? "suspended"
+                                            : "open",
+                     document.name);
+    }
+    return MEMTX_OK;
+}
+
+static int verify(memtx_store *store, char **names)
+{
+    struct memtx_store_facts facts;
+    (void)names;
+    int status = memtx_store_verify(store, show_progress, "verifying");
+    memtx_store_info(&facts, store);
+    if (!status) {
+        cli_progress_clear();
+        (void)printf("%llu documents, %llu rows: no damage\n", (unsigned long long)facts.n_documents,
+                     n_document_rows(store));
+    }
+    return status;
+}
+
+static int compact(memtx_store *store, char **names)
+{
+    int status = memtx_store_compact(store, names[0], show_progress, "copying");
+    cli_progress_clear();
+    return status;
+}
+
+static int remove_document(memtx_store *store, char **names)
+{
+    return memtx_store_remove_document(store, names[0]);
+}
+
+struct action {
+    const char *name;
+    int n_names; /* behind DIR */
+    bool writes;
+    int (*run)(memtx_store *store, char **names);
+};
+
+static const struct action actions[] = {{"info", 0, false, info},
+                                        {"ls", 0, false, list},
+                                        {"verify", 0, false, verify},
+                                        {"compact", 1, false, compact},
+                                        {"rm", 1, true, remove_document}};
+
+static const struct action *action_named(const char *name)
+{
+    for (size_t i = 0; i < sizeof actions / sizeof actions[0]; i++) {
+        if (strcmp(actions[i].name, name) == 0) {
+            return &actions[i];
+        }
+    }
+    return NULL;
+}
+
+static int run(const struct cli_command *command, int argc, char **argv)
+{
+    struct memtx_store_options store_options = memtx_store_options_default();
+    memtx_store *store;
+    const char *argument;
+    bool failed = false;
+    while (cli_next_option(&argument, &failed, command, argc, argv)) {
+    }
+    if (failed) {
+        return EXIT_USAGE;
+    }
+    const int n = argc - optind;
+    const struct action *action = n > 0 ? action_named(argv[optind]) : NULL;
+    if (!action || n != 2 + action->n_names) {
+        return cli_fail(EXIT_USAGE,
+                        "store: name an action, a store and what the action needs (see memtx store --help)");
+    }
+    store_options.read_only = !action->writes;
+    int status = memtx_store_open(&store, argv[optind + 1], NULL, &store_options);
+    if (status) {
+        return cli_fail_status("store", status);
+    }
+    cli_catch_interrupt();
+    status = action->run(store, argv + optind + 2);
+    if (status) { /* before closing can say something else */
+        cli_progress_clear();
+        (void)cli_fail_status("store", status);
+    }
+    int closed = memtx_store_close(store);
+    return status ? memtx_status_exit_code(status) : closed ? cli_fail_status("store", closed) : EXIT_DONE;
+}
+
+const struct cli_command cmd_store = {
+    .name = "store",
+    .usage = "info|ls|verify|compact|rm DIR [NEW|NAME]",
+    .summary = "Looks after a store: what is in it, whether it is whole, copies, removals.",
+    .details = details,
+    .options = options,
+    .run = run,
+};
