@@ -86,7 +86,8 @@ static int check_memory(struct memtx_stream *stream)
         return memtx__fail(MEMTX_E_INVALID, "mode memory without a memory");
     }
     memtx_memory_info(&facts, memory);
-    if (memcmp(facts.store.spec.fingerprint, stream->model->fingerprint, MEMTX_FINGERPRINT_BYTES) != 0) {
+    if (!stream->options.allow_stale &&
+        memcmp(facts.store.spec.fingerprint, stream->model->fingerprint, MEMTX_FINGERPRINT_BYTES) != 0) {
         return memtx__fail(MEMTX_E_MISMATCH, "the memory was made with another model");
     }
     if (facts.options.most_tokens < stream->options.segment) {

@@ -127,8 +127,8 @@ static void unlink_database(const char *path)
 }
 
 /* LMDB makes lock.mdb without its blocks and maps it: on a full disk the first write to it would be a signal. So they are
- * taken before. Only the opener that has the store's lock does this, while no other descriptor of this process is there
- * whose locks the close would end. What else goes wrong LMDB will say. */
+ * taken before, by readers too, which LMDB lets make it. A process opens a store once, so there is no other descriptor
+ * here whose locks the close would end. What else goes wrong LMDB will say. */
 static int reserve_lock_file(const char *path)
 {
     char file[4096];
@@ -146,7 +146,7 @@ static int reserve_lock_file(const char *path)
 static int open_env(struct memtx__environment *environment, const char *path, bool read_only)
 {
     int code = MDB_SUCCESS;
-    int status = read_only ? MEMTX_OK : reserve_lock_file(path);
+    int status = reserve_lock_file(path);
     if (status) {
         return status;
     }

@@ -48,7 +48,8 @@ static bool same_rope(const struct memtx_store_spec *a, const struct memtx_store
     return same;
 }
 
-int memtx__spec_compare(const char *path, const struct memtx_store_spec *has, const struct memtx_store_spec *wanted)
+int memtx__spec_compare(const char *path, const struct memtx_store_spec *has, const struct memtx_store_spec *wanted,
+                        bool allow_stale)
 {
     if (has->n_layers != wanted->n_layers || has->n_heads != wanted->n_heads || has->n_kv_heads != wanted->n_kv_heads ||
         has->head_size != wanted->head_size) {
@@ -58,9 +59,10 @@ int memtx__spec_compare(const char *path, const struct memtx_store_spec *has, co
                            path, has->n_layers, has->n_heads, has->n_kv_heads, has->head_size, wanted->n_layers,
                            wanted->n_heads, wanted->n_kv_heads, wanted->head_size);
     }
-    if (memcmp(has->fingerprint, wanted->fingerprint, MEMTX_FINGERPRINT_BYTES) != 0) {
-        return memtx__fail(MEMTX_E_MISMATCH,
-                           "%s: was made with another model of the same shape (use another directory)", path);
+    if (!allow_stale && memcmp(has->fingerprint, wanted->fingerprint, MEMTX_FINGERPRINT_BYTES) != 0) {
+        return memtx__fail(
+            MEMTX_E_MISMATCH,
+            "%s: was made with another model of the same shape (use another directory, or --allow-stale)", path);
     }
     if (!same_rope(has, wanted) || has->scale != wanted->scale) {
         return memtx__fail(

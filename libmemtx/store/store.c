@@ -88,7 +88,7 @@ static int open_existing(memtx_store *store, const char *path, const struct memt
         status = memtx__fail(MEMTX_E_CORRUPT, "%s: its spec record makes no sense", path);
     }
     if (!status && wanted) {
-        status = memtx__spec_compare(path, &store->spec, wanted);
+        status = memtx__spec_compare(path, &store->spec, wanted, store->options.allow_stale);
     }
     if (status) {
         return status;
@@ -217,6 +217,7 @@ void memtx_store_info(struct memtx_store_facts *out, const memtx_store *store)
         .n_rows = store->now.state.n_rows,
         .first_row = store->now.state.first_row,
         .n_written_rows = store->n_written_rows,
+        .n_visible_rows = memtx__catalogue_n_visible(&store->now),
         .n_documents = store->now.n_documents,
         .disk_bytes = store->environment ? memtx__environment_bytes(store->environment) : 0,
         .chunk_rows = store->chunk_rows,

@@ -97,7 +97,8 @@ void memtx__store_all_written(memtx_store *store);
 
 int memtx__spec_check(const struct memtx_store_spec *spec);
 /* What an existing store was made for against what is asked of it: names the first difference, MEMTX_E_MISMATCH. */
-int memtx__spec_compare(const char *path, const struct memtx_store_spec *has, const struct memtx_store_spec *wanted);
+int memtx__spec_compare(const char *path, const struct memtx_store_spec *has, const struct memtx_store_spec *wanted,
+                        bool allow_stale);
 
 /* ---- documents.c ------------------------------------------------------------------------------ */
 

@@ -73,7 +73,8 @@ struct memtx_stream_options {
     memtx_memory *memory;    /* mode memory: borrowed, must outlive the stream */
     struct memtx_gate gate;  /* mode memory: default joint; bias [n_heads] is copied */
     uint32_t state_segments; /* mode memory: the running state is stored every so many segments and at the end of a
-                              * document; 0 (default): never */
+                              * document, and after the first; 0 (default): never */
+    bool allow_stale;        /* mode memory: take a memory that another model of the same shape has filled */
 };
 
 MEMTX_API struct memtx_stream_options memtx_stream_options_default(void);

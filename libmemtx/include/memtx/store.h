@@ -62,6 +62,7 @@ struct memtx_store_options {
     uint32_t group_milliseconds;      /* or this long after the first of them (default 1,000), */
     size_t group_bytes;               /* or when this much waits (default 32 MiB) */
     uint64_t capacity_rows;           /* the newest so many rows are visible; 0: all (default) */
+    bool allow_stale;                 /* take a store of another model of the same shape */
     bool read_only;                   /* an existing store, for reading: never creates, changes or locks out anything */
 };
 
@@ -83,6 +84,7 @@ struct memtx_store_facts {
     uint64_t n_rows;              /* ids given out so far */
     uint64_t first_row;           /* the oldest that is visible */
     uint64_t n_written_rows;      /* of n_rows, those on disk */
+    uint64_t n_visible_rows;      /* of documents, within the capacity: without the dead ones between */
     uint64_t n_documents;
     uint64_t disk_bytes; /* of the LMDB file; 0 on the heap */
     uint64_t chunk_rows;
