@@ -152,7 +152,11 @@ static int open_memory(struct run *run, const memtx_model *model, bool random)
     struct memtx_store_facts facts;
     memtx_model_store_spec(&spec, model);
     spec.row_type = options->row_type;
-    memcpy(spec.layers_kept, options->layers, sizeof spec.layers_kept);
+    for (uint32_t layer = 0; layer < MEMTX_MAX_LAYERS; layer++) {
+        if (options->layers[layer]) {
+            memtx_store_keep_layer(&spec, layer);
+        }
+    }
     memtx__eval_settings(spec.settings, sizeof spec.settings, options, &run->eval->model);
     store_options.temporary = !given;
     store_options.durability = options->durability;

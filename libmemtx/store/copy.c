@@ -78,6 +78,10 @@ static int check_chunk(const struct copying *c, enum memtx__database database, c
     facts.first_row = memtx__get_be(name, 8) * store->chunk_rows;
     facts.layer = (uint32_t)memtx__get_be(name + 8, 2);
     facts.kv_head = (uint32_t)memtx__get_be(name + 10, 2);
+    if (!memtx_store_keeps(&store->spec, facts.layer, facts.kv_head)) {
+        return memtx__fail(MEMTX_E_CORRUPT, "a chunk of layer %u, kv head %u, which the store does not keep",
+                           facts.layer, facts.kv_head);
+    }
     return memtx__chunk_decode(&rows, value->mv_data, value->mv_size, &facts, true);
 }
 

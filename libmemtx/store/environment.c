@@ -362,9 +362,8 @@ int memtx_store_free_bytes(uint64_t *out, memtx_store *store)
 int memtx__lmdb_put_spec(const struct memtx__environment *environment, MDB_txn *txn,
                          const struct memtx_store_spec *spec, uint32_t chunk_rows)
 {
-    unsigned char record[MEMTX__SPEC_BYTES];
-    MDB_val key = memtx__text_key("spec"), value = {sizeof record, record};
-    memtx__spec_encode(record, spec, chunk_rows);
+    unsigned char record[MEMTX__MOST_SPEC_BYTES];
+    MDB_val key = memtx__text_key("spec"), value = {memtx__spec_encode(record, spec, chunk_rows), record};
     return mdb_put(txn, environment->databases[MEMTX__DB_META], &key, &value, 0);
 }
 
