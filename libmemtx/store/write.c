@@ -138,33 +138,24 @@ static int delete_chunks(memtx_store *store, MDB_txn *txn)
 
 int memtx__environment_write(memtx_store *store)
 {
-    struct memtx__environment *environment = store->environment;
     MDB_txn *txn;
-    int status = memtx__environment_check_pages(environment);
+    int status = memtx__lmdb_begin(&txn, store->environment);
     if (status) {
         return status;
     }
-    int code = mdb_txn_begin(environment->env, NULL, 0, &txn);
-    if (code) {
-        return memtx__lmdb_status(code, environment->path, "begin a transaction");
-    }
     store->now.state.n_commits++;
-    code = put_chunks(store, txn);
+    int code = put_chunks(store, txn);
     if (!code) {
         code = put_records(store, txn);
     }
     if (!code) {
         code = delete_chunks(store, txn);
     }
-    if (code) {
-        mdb_txn_abort(txn);
-    } else {
-        code = memtx__lmdb_commit(txn, environment);
-    }
-    if (code) {
+    status = memtx__lmdb_end(txn, store->environment, code, "write");
+    if (status) {
         store->now.state.n_commits--;
     }
-    return memtx__lmdb_status(code, environment->path, "write");
+    return status;
 }
 
 int memtx__environment_upgrade(memtx_store *store)
@@ -172,13 +163,9 @@ int memtx__environment_upgrade(memtx_store *store)
     struct memtx__environment *environment = store->environment;
     const struct memtx__catalogue *now = &store->now;
     MDB_txn *txn;
-    int status = memtx__environment_check_pages(environment);
+    int status = memtx__lmdb_begin(&txn, environment), code = MDB_SUCCESS;
     if (status) {
         return status;
-    }
-    int code = mdb_txn_begin(environment->env, NULL, 0, &txn);
-    if (code) {
-        return memtx__lmdb_status(code, environment->path, "begin a transaction");
     }
     for (int i = MEMTX__N_DATABASES_V1; i < MEMTX__N_DATABASES && !code; i++) {
         code = mdb_dbi_open(txn, memtx__database_names[i], MDB_CREATE, &environment->databases[i]);
@@ -195,11 +182,7 @@ int memtx__environment_upgrade(memtx_store *store)
     if (!code) {
         code = memtx__lmdb_put_state(environment, txn, &store->now.state);
     }
-    if (code) {
-        mdb_txn_abort(txn);
-    } else {
-        code = memtx__lmdb_commit(txn, environment);
-    }
-    store->version = code ? store->version : MEMTX__FORMAT_VERSION;
-    return memtx__lmdb_status(code, environment->path, "bring the store to the newest format");
+    status = memtx__lmdb_end(txn, environment, code, "bring the store to the newest format");
+    store->version = status ? store->version : MEMTX__FORMAT_VERSION;
+    return status;
 }
