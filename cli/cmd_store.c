@@ -29,50 +29,6 @@ static int show_progress(void *context, uint64_t n_done, uint64_t n_all)
     return cli_interrupted;
 }
 
-static void print_heads(const struct memtx_store_spec *spec, uint64_t heads)
-{
-    struct memtx_store_spec all = *spec;
-    const char *before = ", kv heads ";
-    memtx_store_keep_layer(&all, 0);
-    if (heads == all.heads_kept[0]) {
-        (void)printf(", all heads");
-        return;
-    }
-    for (uint32_t head = 0; head < spec->n_kv_heads; head++) {
-        uint32_t last = head;
-        while (heads >> head & 1 && last + 1 < spec->n_kv_heads && heads >> (last + 1) & 1) {
-            last++;
-        }
-        if (heads >> head & 1) {
-            (void)printf(last > head ? "%s%u-%u" : "%s%u", before, head, last);
-            before = ",";
-        }
-        head = last;
-    }
-}
-
-/* Layers with the same kv heads together: "15-29, all heads", "1,3-5, all heads; 7, kv heads 0-1". */
-static void print_pairs(const struct memtx_store_spec *spec)
-{
-    uint64_t heads = 0; /* of the layers printed last */
-    for (uint32_t layer = 0; layer < spec->n_layers; layer++) {
-        const uint64_t kept = spec->heads_kept[layer];
-        uint32_t last = layer;
-        while (kept && last + 1 < spec->n_layers && spec->heads_kept[last + 1] == kept) {
-            last++;
-        }
-        if (kept && heads && kept != heads) {
-            print_heads(spec, heads);
-        }
-        if (kept) {
-            (void)printf(last > layer ? "%s%u-%u" : "%s%u", !heads ? "" : kept == heads ? "," : "; ", layer, last);
-            heads = kept;
-        }
-        layer = last;
-    }
-    print_heads(spec, heads);
-}
-
 /* Rows that documents have; ids beyond them are dead, of what was removed or read anew. */
 static unsigned long long n_document_rows(const memtx_store *store)
 {
@@ -101,7 +57,7 @@ static int info(memtx_store *store, char **names)
     }
     (void)printf(", %u layers, %u heads over %u of size %u\ntokenizer    %s\nlayers       ", spec->n_layers,
                  spec->n_heads, spec->n_kv_heads, spec->head_size, spec->tokenizer);
-    print_pairs(spec);
+    memtx_store_print_pairs(stdout, spec);
     (void)printf("\nwritten with %s\n", spec->settings);
     (void)printf(
         "documents    %llu\nrows         %llu in documents, %s; %llu ids given out, those from %llu on visible\n",

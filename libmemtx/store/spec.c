@@ -1,10 +1,13 @@
-/* What a store is for (memtx/store.h): bounds of every number, and what differs from what is asked of it. */
+/* What a store is for (memtx/store.h): the pairs that it keeps, bounds of every number, and what differs from what is
+ * asked of it. */
 #include <math.h>
 #include <string.h>
 
 #include "base/status.h"
 #include "math/shapes.h"
 #include "store/store.h"
+
+/* ---- pairs ------------------------------------------------------------------------------------ */
 
 static uint64_t all_heads(uint32_t n_kv_heads)
 {
@@ -38,6 +41,53 @@ static int check_pairs(const struct memtx_store_spec *spec)
     return any ? MEMTX_OK : memtx__fail(MEMTX_E_INVALID, "a store that keeps no layer");
 }
 
+static void print_range(FILE *file, uint32_t first, uint32_t last)
+{
+    (void)fprintf(file, last > first ? "%u-%u" : "%u", first, last);
+}
+
+static void print_heads(FILE *file, uint64_t heads, uint32_t n_kv_heads)
+{
+    const char *before = ", kv heads ";
+    if (heads == all_heads(n_kv_heads)) {
+        (void)fputs(", all heads", file);
+        return;
+    }
+    for (uint32_t head = 0, last; head < n_kv_heads; head = last + 1) {
+        for (last = head; last + 1 < n_kv_heads && heads >> head & heads >> (last + 1) & 1;) {
+            last++;
+        }
+        if (heads >> head & 1) {
+            (void)fputs(before, file);
+            print_range(file, head, last);
+            before = ",";
+        }
+    }
+}
+
+void memtx_store_print_pairs(FILE *file, const struct memtx_store_spec *spec)
+{
+    uint64_t heads = 0; /* of the layers printed last */
+    for (uint32_t layer = 0, last; layer < spec->n_layers; layer = last + 1) {
+        const uint64_t kept = spec->heads_kept[layer];
+        for (last = layer; last + 1 < spec->n_layers && spec->heads_kept[last + 1] == kept;) {
+            last++;
+        }
+        if (!kept) {
+            continue;
+        }
+        if (heads && kept != heads) {
+            print_heads(file, heads, spec->n_kv_heads);
+        }
+        (void)fputs(!heads ? "" : kept == heads ? "," : "; ", file);
+        print_range(file, layer, last);
+        heads = kept;
+    }
+    print_heads(file, heads, spec->n_kv_heads);
+}
+
+/* ---- every number ----------------------------------------------------------------------------- */
+
 int memtx__spec_check(const struct memtx_store_spec *spec)
 {
     if (spec->n_layers < 1 || spec->n_layers > MEMTX_MAX_LAYERS) {
@@ -59,6 +109,8 @@ int memtx__spec_check(const struct memtx_store_spec *spec)
     }
     return check_pairs(spec);
 }
+
+/* ---- what differs ----------------------------------------------------------------------------- */
 
 static float factor_of(const struct memtx_store_spec *spec, uint32_t pair)
 {
