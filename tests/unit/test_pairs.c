@@ -12,7 +12,7 @@
 #include "base/bytes.h"
 #include "base/crc32c.h"
 #include "base/rng.h"
-#include "memtx/memory.h"
+#include "memory/memory.h"
 #include "store/records.h"
 #include "store/tables.h"
 
@@ -259,7 +259,12 @@ Test(pairs, rows_of_a_pair_that_is_not_kept_are_not_to_be_had)
 {
     static float found[2][D], wanted[2][D];
     const int64_t id = 2041;
+    const unsigned char *rows;
     memtx_store *all = open_store(NULL, true), *some = open_store(NULL, false);
+    memtx_memory *of_none = open_memory(some, true, MEMTX_RETRIEVAL_EXACT);
+    done(memtx_memory_begin_segment(of_none));
+    refused(memtx_memory_gather(found[0], NULL, of_none, 2, 1, 0, NULL), MEMTX_E_INVALID, "layer 2, kv head 1");
+    memtx_memory_close(of_none);
     fill(all);
     fill(some);
     memtx_memory *of_some = open_memory(some, true, MEMTX_RETRIEVAL_EXACT);
@@ -280,6 +285,7 @@ Test(pairs, rows_of_a_pair_that_is_not_kept_are_not_to_be_had)
             refused(status, MEMTX_E_INVALID, piece);
         }
     }
+    refused(memtx__view_chunk(&rows, &of_some->view, MEMTX__KEYS, 2, 1, 0), MEMTX_E_INVALID, "layer 2, kv head 1");
     memtx_memory_close(of_some);
     memtx_memory_close(of_all);
     done(memtx_store_close(some));
@@ -420,6 +426,10 @@ Test(pairs, out_of_range)
     spec = spec_of(false);
     spec.heads_kept[L] = 1;
     refused(memtx_store_open(&store, NULL, &spec, NULL), MEMTX_E_INVALID, "layer 4 of a model of 4");
+    spec = spec_of(false);
+    spec.n_heads = spec.n_kv_heads = MEMTX_MAX_KV_HEADS - 1;
+    spec.heads_kept[2] = (uint64_t)1 << 63;
+    refused(memtx_store_open(&store, NULL, &spec, NULL), MEMTX_E_INVALID, "layer 2: kv heads 8000");
     spec.n_heads = spec.n_kv_heads = MEMTX_MAX_KV_HEADS + 1;
     refused(memtx_store_open(&store, NULL, &spec, NULL), MEMTX_E_INVALID, "65 kv heads (1 to 64 can be)");
 }
@@ -440,7 +450,7 @@ Test(pairs, the_last_ones_there_can_be, .init = make_folder, .fini = remove_fold
         cr_assert_eq(memcmp(facts.spec.heads_kept, spec.heads_kept, sizeof spec.heads_kept), 0);
         cr_assert(memtx_store_keeps(&facts.spec, MEMTX_MAX_LAYERS - 1, 63));
         cr_assert(!memtx_store_keeps(&facts.spec, MEMTX_MAX_LAYERS - 1, 62));
-        cr_assert(!memtx_store_keeps(&facts.spec, MEMTX_MAX_LAYERS - 1, 64));
+        cr_assert(!memtx_store_keeps(&facts.spec, 0, 64));
         cr_assert(!memtx_store_keeps(&facts.spec, MEMTX_MAX_LAYERS, 0));
         done(memtx_store_verify(store, NULL, NULL));
         done(memtx_store_close(store));
