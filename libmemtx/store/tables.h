@@ -43,8 +43,8 @@ int memtx__lmdb_status(int code, const char *path, const char *what);
 /* A transaction that writes, after all of LMDB's pages have been checked; *out is NULL on failure. */
 int memtx__lmdb_begin(MDB_txn **out, struct memtx__environment *environment);
 
-/* Its end: committed, or dropped where `code` is an LMDB code that stands for a failure. The status, with the text "PATH:
- * cannot WHAT: ..". */
+/* Its end: committed, or dropped where `code` is an LMDB code that stands for a failure. The status, with the text
+ * "PATH: cannot WHAT: ..". */
 int memtx__lmdb_end(MDB_txn *txn, const struct memtx__environment *environment, int code, const char *what);
 
 /* A chunk's bytes, borrowed from the transaction. MEMTX_E_CORRUPT when it is not there. */

@@ -281,8 +281,8 @@ static bool is_leaf(const unsigned char *page, size_t number)
     return named == number && page[10] == 2 && page[11] == 0;
 }
 
-/* A transaction that writes has all of LMDB's pages checked before: here nothing has looked at the big tables yet, since
- * the last chunk is full. */
+/* A transaction that writes has all of LMDB's pages checked before: here nothing has looked at the big tables yet,
+ * since the last chunk is full. */
 Test(upkeep, damaged_pages_are_not_written_to, .init = make_folder, .fini = remove_folder)
 {
     enum { PAGE_BYTES = 4096, MOST_PAGES = 1024, LOWER_AT = 12 };

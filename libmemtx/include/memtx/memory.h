@@ -117,8 +117,8 @@ MEMTX_API void memtx_memory_end_segment(memtx_memory *memory);
  *   hits[n_q][n_heads][k]     or NULL
  *   queries[n_q][n_heads][d]  before RoPE                      positions[n_q]         their places in the document
  * Logits are tau * scale * R(min(distance, delta)) q . k - lambda * age. MEMTX_E_INVALID (a layer of which nothing is
- * kept, more queries than most_tokens, a query that is not finite), MEMTX_E_CORRUPT (a damaged chunk). Uses all threads.
- * Exact search costs n_q * n_heads * rows * d multiplications. */
+ * kept, more queries than most_tokens, a query that is not finite), MEMTX_E_CORRUPT (a damaged chunk). Uses all
+ * threads. Exact search costs n_q * n_heads * rows * d multiplications. */
 MEMTX_API int memtx_memory_attend(float *V_mem, float *LSE_mem, struct memtx_hit *hits, memtx_memory *memory,
                                   uint32_t layer, size_t n_q, const float *queries, const uint64_t *positions);
 

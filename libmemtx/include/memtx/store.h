@@ -99,8 +99,8 @@ MEMTX_API void memtx_store_keep_layer(struct memtx_store_spec *spec, uint32_t la
 /* Whether a pair is kept; no pair past the bounds is. */
 MEMTX_API bool memtx_store_keeps(const struct memtx_store_spec *spec, uint32_t layer, uint32_t kv_head);
 
-/* The pairs that are kept, layers with the same kv heads together: "15-29, all heads", or "1,3-5, all heads; 7, kv heads
- * 0-1,3". Without an end of line. */
+/* The pairs that are kept, layers with the same kv heads together: "15-29, all heads", or "1,3-5, all heads; 7, kv
+ * heads 0-1,3". Without an end of line. */
 MEMTX_API void memtx_store_print_pairs(FILE *file, const struct memtx_store_spec *spec);
 
 /* Opens the store that `spec` describes in directory `path`, for reading and appending, creating it (0700) where it
