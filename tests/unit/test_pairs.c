@@ -1,6 +1,6 @@
 /* Stores that keep some (layer, kv head) pairs: attention to those is what it is over a store of all pairs, to the bit,
- * and every other head finds nothing; only they are on disk; what differs from what is asked for, or is damaged, is
- * named. */
+ * and every other head finds nothing, so that a model reads on with local attention; only they are on disk; what differs
+ * from what is asked for, or is damaged, is named. */
 #include <criterion/criterion.h>
 #include <lmdb.h>
 #include <math.h>
@@ -15,6 +15,7 @@
 #include "memory/memory.h"
 #include "store/records.h"
 #include "store/tables.h"
+#include "tiny_model.h"
 
 enum { L = 4, H = 6, G = 3, D = 16, GROUP = H / G, SEGMENT = 500, N_SEGMENTS = 9, CHUNK_ROWS = 2040 };
 enum { N_ROWS = SEGMENT * N_SEGMENTS, N_CHUNKS = (N_ROWS + CHUNK_ROWS - 1) / CHUNK_ROWS, N_Q = 8, K = 12 };
@@ -307,6 +308,55 @@ Test(pairs, numbers_of_a_pair_that_is_not_kept_may_be_any)
     refused(memtx_memory_append(memory, 2, 1, keys, values, &token, &position), MEMTX_E_INVALID, "layer 2, kv head 2");
     memtx_memory_close(memory);
     done(memtx_store_close(store));
+}
+
+/* ---- a model that reads with them ------------------------------------------------------------- */
+
+enum { N_TOKENS = 600 };
+
+static uint32_t tokens[N_TOKENS];
+
+/* NLL with a memory at layers 1 and 2 that keeps these kv heads there. */
+static void read_text(float nll[N_TOKENS], const memtx_model *model, uint64_t heads, const float *bias)
+{
+    struct memtx_store_spec spec;
+    struct memtx_memory_options chosen = memtx_memory_options_default();
+    struct memtx_stream_options options = memtx_stream_options_default();
+    memtx_store *store;
+    memtx_memory *memory;
+    memtx_model_store_spec(&spec, model);
+    spec.heads_kept[1] = spec.heads_kept[2] = heads;
+    chosen.k = 8;
+    done(memtx_store_open(&store, NULL, &spec, NULL));
+    done(memtx_memory_open(&memory, store, &chosen));
+    options.mode = MEMTX_MODE_MEMORY;
+    options.memory = memory;
+    options.window = 48;
+    options.segment = 16;
+    options.sinks = 2;
+    options.gate = (struct memtx_gate){.mode = MEMTX_BLEND_BIAS, .bias = bias};
+    tiny_nll(nll, model, &options, tokens, N_TOKENS);
+    memtx_memory_close(memory);
+    done(memtx_store_close(store));
+}
+
+/* A kv head that is not kept does what gates do that are closed for its query heads. */
+Test(pairs, a_model_reads_as_with_closed_gates)
+{
+    static const float closed[2][6] = {{0, 0, 0, -1e30F, -1e30F, -1e30F}, {-1e30F, -1e30F, -1e30F, 0, 0, 0}};
+    static float found[N_TOKENS], wanted[N_TOKENS], all[N_TOKENS];
+    const struct tiny_options tiny = tiny_options_default();
+    memtx_model *model = tiny_model_load(&tiny);
+    tiny_tokens(tokens, N_TOKENS, 23);
+    read_text(all, model, 3, NULL);
+    for (unsigned head = 0; head < 2; head++) {
+        read_text(found, model, (uint64_t)1 << head, NULL);
+        read_text(wanted, model, 3, closed[head]);
+        cr_assert_eq(memcmp(found, wanted, (N_TOKENS - 1) * sizeof *found), 0, "kv head %u: %g", head,
+                     largest_difference(found, wanted, N_TOKENS - 1));
+        cr_assert_gt(mean_difference(found, all, N_TOKENS - 1), 1e-3);
+    }
+    memtx_model_close(model);
 }
 
 /* ---- on disk ---------------------------------------------------------------------------------- */
