@@ -29,22 +29,6 @@ static int show_progress(void *context, uint64_t n_done, uint64_t n_all)
     return cli_interrupted;
 }
 
-static void print_layers(const struct memtx_store_spec *spec)
-{
-    const char *before = "";
-    for (uint32_t layer = 0; layer < spec->n_layers; layer++) {
-        uint32_t last = layer;
-        while (spec->layers_kept[layer] && last + 1 < spec->n_layers && spec->layers_kept[last + 1]) {
-            last++;
-        }
-        if (spec->layers_kept[layer]) {
-            (void)printf(last > layer ? "%s%u-%u" : "%s%u", before, layer, last);
-            before = ",";
-        }
-        layer = last;
-    }
-}
-
 static int info(memtx_store *store, char **names)
 {
     struct memtx_store_facts facts;
@@ -62,7 +46,7 @@ static int info(memtx_store *store, char **names)
     }
     (void)printf(", %u layers, %u heads over %u of size %u\ntokenizer    %s\nlayers       ", spec->n_layers,
                  spec->n_heads, spec->n_kv_heads, spec->head_size, spec->tokenizer);
-    print_layers(spec);
+    memtx_store_print_pairs(stdout, spec);
     (void)printf("\nwritten with %s\n", spec->settings);
     (void)printf(
         "documents    %llu\nrows         %llu in documents, %s; %llu ids given out, those from %llu on visible\n",

@@ -149,8 +149,9 @@ memtx_model *cli_load_model(int *exit_code, const char *command, struct cli_read
         return NULL;
     }
     memtx_model_info(&facts, model);
-    if (reading->layers && !cli_check_parsed("layers", memtx_reading_parse_layers(reading->options->layers,
-                                                                                  reading->layers, facts.n_layers))) {
+    if (reading->layers &&
+        !cli_check_parsed("layers", memtx_reading_parse_layers(reading->options->heads_kept, reading->layers,
+                                                               facts.n_layers, facts.n_kv_heads))) {
         *exit_code = EXIT_USAGE;
         memtx_model_close(model);
         return NULL;

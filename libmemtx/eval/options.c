@@ -74,11 +74,11 @@ static int parse_layer(unsigned long *out, const char *text, const char **end, u
     return MEMTX_OK;
 }
 
-int memtx_reading_parse_layers(bool *layers, const char *text, uint32_t n_layers)
+int memtx_reading_parse_layers(uint64_t *heads_kept, const char *text, uint32_t n_layers, uint32_t n_kv_heads)
 {
     char item[64];
     bool any = false;
-    memset(layers, 0, MEMTX_MAX_LAYERS * sizeof *layers);
+    memset(heads_kept, 0, MEMTX_MAX_LAYERS * sizeof *heads_kept);
     while (next_item(item, sizeof item, &text)) {
         unsigned long first, last = n_layers - 1;
         const char *end;
@@ -100,7 +100,8 @@ int memtx_reading_parse_layers(bool *layers, const char *text, uint32_t n_layers
             }
         }
         for (unsigned long layer = first; layer <= last; layer++) {
-            layers[layer] = any = true;
+            heads_kept[layer] = UINT64_MAX >> (MEMTX_MAX_KV_HEADS - n_kv_heads);
+            any = true;
         }
     }
     return any ? MEMTX_OK : memtx__fail(MEMTX_E_INVALID, "no layer is named");

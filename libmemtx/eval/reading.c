@@ -17,7 +17,7 @@ enum { MOST_DELTA = 1 << 20 }; /* of a memory */
 static bool any_layer(const struct memtx_reading_options *options)
 {
     for (size_t layer = 0; layer < MEMTX_MAX_LAYERS; layer++) {
-        if (options->layers[layer]) {
+        if (options->heads_kept[layer]) {
             return true;
         }
     }
@@ -32,7 +32,7 @@ int memtx__reading_resolve(struct memtx_reading_options *options, const struct m
         return memtx__fail(MEMTX_E_INVALID, "a segment of 0 tokens (1 or more)");
     }
     if (!any_layer(options)) {
-        int status = memtx_reading_parse_layers(options->layers, layers, model->n_layers);
+        int status = memtx_reading_parse_layers(options->heads_kept, layers, model->n_layers, model->n_kv_heads);
         if (status) {
             return status;
         }
@@ -82,8 +82,8 @@ int memtx__reading_look(memtx_store **out, struct memtx_reading_options *options
         return status == MEMTX_E_NOT_FOUND ? MEMTX_OK : status;
     }
     memtx_store_info(&facts, *out);
-    if (!any_layer(options) && facts.spec.n_layers == model->n_layers) {
-        memcpy(options->layers, facts.spec.layers_kept, sizeof options->layers);
+    if (!any_layer(options) && facts.spec.n_layers == model->n_layers && facts.spec.n_kv_heads == model->n_kv_heads) {
+        memcpy(options->heads_kept, facts.spec.heads_kept, sizeof options->heads_kept);
     }
     return MEMTX_OK;
 }
@@ -104,7 +104,7 @@ static int open_store(struct memtx__reading *reading, const memtx_model *model,
     memtx_model_info(&model_facts, model);
     memtx_model_store_spec(&spec, model);
     spec.row_type = options->row_type;
-    memcpy(spec.layers_kept, options->layers, sizeof spec.layers_kept);
+    memcpy(spec.heads_kept, options->heads_kept, sizeof spec.heads_kept);
     print_settings(spec.settings, sizeof spec.settings, options, &model_facts);
     store_options.temporary = !reading->keeps;
     store_options.durability = options->durability;

@@ -49,7 +49,7 @@ struct memtx__reading_mode {
 int memtx__reading_resolve(struct memtx_reading_options *options, const struct memtx_model_facts *model,
                            const char *layers);
 
-/* Opens the store that was given, if it is there, for reading: NULL otherwise. Its layers are taken where none are set,
+/* Opens the store that was given, if it is there, for reading: NULL otherwise. Its pairs are taken where none are set,
  * if they can be the model's. */
 int memtx__reading_look(memtx_store **out, struct memtx_reading_options *options,
                         const struct memtx_model_facts *model);

@@ -174,7 +174,7 @@ static void put_options(FILE *file, const memtx_eval *eval)
     }
     (void)fputs("], \"layers\": [", file);
     for (size_t layer = 0; layer < eval->model.n_layers; layer++) {
-        if (r->layers[layer]) {
+        if (r->heads_kept[layer]) {
             (void)fprintf(file, "%s%zu", separator, layer);
             separator = ", ";
         }

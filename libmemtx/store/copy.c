@@ -39,21 +39,16 @@ static int end_transaction(struct copying *c)
     int code = memtx__lmdb_put_state(c->to, txn, &state);
     c->txn = NULL;
     c->n_in_transaction = 0;
-    if (code) {
-        mdb_txn_abort(txn);
-    } else {
-        code = memtx__lmdb_commit(txn, c->to);
-    }
-    return memtx__lmdb_status(code, c->to->path, "write the copy");
+    return memtx__lmdb_end(txn, c->to, code, "write the copy");
 }
 
 static int put(struct copying *c, enum memtx__database database, MDB_val *key, MDB_val *value)
 {
-    int code = c->txn ? MDB_SUCCESS : mdb_txn_begin(c->to->env, NULL, 0, &c->txn);
-    if (!code) {
-        code = mdb_put(c->txn, c->to->databases[database], key, value, MDB_APPEND);
+    int status = c->txn ? MEMTX_OK : memtx__lmdb_begin(&c->txn, c->to);
+    if (!status) {
+        status = memtx__lmdb_status(mdb_put(c->txn, c->to->databases[database], key, value, MDB_APPEND), c->to->path,
+                                    "write the copy");
     }
-    int status = memtx__lmdb_status(code, c->to->path, "write the copy");
     if (!status && ++c->n_in_transaction == RECORDS_OF_TRANSACTION) {
         status = end_transaction(c);
     }
@@ -78,6 +73,10 @@ static int check_chunk(const struct copying *c, enum memtx__database database, c
     facts.first_row = memtx__get_be(name, 8) * store->chunk_rows;
     facts.layer = (uint32_t)memtx__get_be(name + 8, 2);
     facts.kv_head = (uint32_t)memtx__get_be(name + 10, 2);
+    if (!memtx_store_keeps(&store->spec, facts.layer, facts.kv_head)) {
+        return memtx__fail(MEMTX_E_CORRUPT, "a chunk of layer %u, kv head %u, which the store does not keep",
+                           facts.layer, facts.kv_head);
+    }
     return memtx__chunk_decode(&rows, value->mv_data, value->mv_size, &facts, true);
 }
 
@@ -119,7 +118,7 @@ static int copy_tables(struct copying *c)
     static const enum memtx__database databases[] = {MEMTX__DB_TOKENS, MEMTX__DB_KEYS, MEMTX__DB_VALUES,
                                                      MEMTX__DB_RUNNING};
     const size_t n = c->store->version >= 2 ? 4 : 3;
-    int status = memtx__lmdb_status(mdb_txn_begin(c->to->env, NULL, 0, &c->txn), c->to->path, "write the copy");
+    int status = memtx__lmdb_begin(&c->txn, c->to);
     int code = MDB_SUCCESS;
     for (size_t i = 0; i < c->catalogue.n_documents && !code && !status; i++) {
         code = memtx__lmdb_put_document(c->to, c->txn, &c->catalogue.documents[i].facts);

@@ -61,7 +61,18 @@ int memtx__lmdb_status(int code, const char *path, const char *what)
     return memtx__fail(status, "%s: cannot %s: %s", path, what, mdb_strerror(code));
 }
 
-int memtx__lmdb_commit(MDB_txn *txn, const struct memtx__environment *environment)
+int memtx__lmdb_begin(MDB_txn **out, struct memtx__environment *environment)
+{
+    *out = NULL;
+    int status = memtx__environment_check_pages(environment);
+    return status ? status
+                  : memtx__lmdb_status(mdb_txn_begin(environment->env, NULL, 0, out), environment->path,
+                                       "begin a transaction");
+}
+
+/* LMDB says EIO of a write that came back short, which is how a disk answers that has just become full: ENOSPC instead,
+ * where next to nothing is free. */
+static int commit(MDB_txn *txn, const struct memtx__environment *environment)
 {
     const unsigned long nearly_full_bytes = 1UL << 20;
     mdb_filehandle_t fd;
@@ -72,6 +83,16 @@ int memtx__lmdb_commit(MDB_txn *txn, const struct memtx__environment *environmen
         code = ENOSPC;
     }
     return code;
+}
+
+int memtx__lmdb_end(MDB_txn *txn, const struct memtx__environment *environment, int code, const char *what)
+{
+    if (code) {
+        mdb_txn_abort(txn);
+    } else {
+        code = commit(txn, environment);
+    }
+    return memtx__lmdb_status(code, environment->path, what);
 }
 
 int memtx__lmdb_chunk(const unsigned char **bytes, size_t *n_bytes, const struct memtx__environment *environment,
@@ -362,9 +383,8 @@ int memtx_store_free_bytes(uint64_t *out, memtx_store *store)
 int memtx__lmdb_put_spec(const struct memtx__environment *environment, MDB_txn *txn,
                          const struct memtx_store_spec *spec, uint32_t chunk_rows)
 {
-    unsigned char record[MEMTX__SPEC_BYTES];
-    MDB_val key = memtx__text_key("spec"), value = {sizeof record, record};
-    memtx__spec_encode(record, spec, chunk_rows);
+    unsigned char record[MEMTX__MOST_SPEC_BYTES];
+    MDB_val key = memtx__text_key("spec"), value = {memtx__spec_encode(record, spec, chunk_rows), record};
     return mdb_put(txn, environment->databases[MEMTX__DB_META], &key, &value, 0);
 }
 
@@ -401,9 +421,9 @@ int memtx__environment_create(struct memtx__environment *environment, const stru
     float factors[MEMTX__MAX_HEAD_SIZE / 2];
     struct memtx__state state = {0};
     MDB_txn *txn;
-    int code = mdb_txn_begin(environment->env, NULL, 0, &txn);
-    if (code) {
-        return memtx__lmdb_status(code, environment->path, "begin a transaction");
+    int status = memtx__lmdb_begin(&txn, environment), code = MDB_SUCCESS;
+    if (status) {
+        return status;
     }
     for (int i = 0; i < MEMTX__N_DATABASES && !code; i++) {
         code = mdb_dbi_open(txn, memtx__database_names[i], MDB_CREATE, &environment->databases[i]);
@@ -419,12 +439,7 @@ int memtx__environment_create(struct memtx__environment *environment, const stru
         memtx__rows_write((unsigned char *)factors, MEMTX_ROWS_F32, spec->rope_factors, spec->rope_dims / 2);
         code = mdb_put(txn, environment->databases[MEMTX__DB_META], &key, &value, 0);
     }
-    if (code) {
-        mdb_txn_abort(txn);
-    } else {
-        code = memtx__lmdb_commit(txn, environment);
-    }
-    return memtx__lmdb_status(code, environment->path, "write what the store is for");
+    return memtx__lmdb_end(txn, environment, code, "write what the store is for");
 }
 
 /* ---- snapshots -------------------------------------------------------------------------------- */

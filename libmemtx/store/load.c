@@ -91,6 +91,24 @@ int memtx__snapshot_catalogue(struct memtx__catalogue *out, struct memtx__snapsh
     return status;
 }
 
+static int load_rows(memtx_store *store, MDB_txn *txn, enum memtx__chunk_kind kind, size_t pair, uint64_t chunk,
+                     uint32_t n_rows)
+{
+    const struct memtx__pair *kept = &store->pairs[pair];
+    const struct memtx__chunk_facts facts = {
+        kind, chunk * store->chunk_rows, n_rows, store->row_bytes, kept->layer, kept->kv_head};
+    const unsigned char *bytes = NULL, *rows = NULL;
+    size_t n_bytes = 0;
+    int status = memtx__lmdb_chunk(&bytes, &n_bytes, store->environment, txn, kind, chunk, kept->layer, kept->kv_head);
+    if (!status) {
+        status = memtx__chunk_decode(&rows, bytes, n_bytes, &facts, true);
+    }
+    if (!status) {
+        memcpy(memtx__tail_rows(&store->tail, kind, pair, chunk), rows, (size_t)n_rows * store->row_bytes);
+    }
+    return status;
+}
+
 /* The last chunk goes on being appended to, so it is copied into the tail. */
 static int load_last_chunk(memtx_store *store, MDB_txn *txn)
 {
@@ -99,23 +117,9 @@ static int load_last_chunk(memtx_store *store, MDB_txn *txn)
     unsigned char name[8];
     MDB_val key = memtx__number_key(name, chunk), value;
     int status = memtx__tail_reach(&store->tail, chunk);
-    for (uint32_t layer = 0; layer < store->spec.n_layers && !status; layer++) {
-        for (uint32_t head = 0; head < store->spec.n_kv_heads && store->first_pair[layer] >= 0 && !status; head++) {
-            for (int kind = MEMTX__KEYS; kind <= MEMTX__VALUES && !status; kind++) {
-                const unsigned char *bytes = NULL, *rows = NULL;
-                size_t n_bytes = 0;
-                struct memtx__chunk_facts facts = {
-                    (enum memtx__chunk_kind)kind, chunk * store->chunk_rows, n_rows, store->row_bytes, layer, head};
-                status = memtx__lmdb_chunk(&bytes, &n_bytes, store->environment, txn, facts.kind, chunk, layer, head);
-                if (!status) {
-                    status = memtx__chunk_decode(&rows, bytes, n_bytes, &facts, true);
-                }
-                if (!status) {
-                    memcpy(memtx__tail_rows(&store->tail, facts.kind, (size_t)store->first_pair[layer] + head, chunk),
-                           rows, (size_t)n_rows * store->row_bytes);
-                }
-            }
-        }
+    for (size_t pair = 0; pair < store->n_pairs && !status; pair++) {
+        status = load_rows(store, txn, MEMTX__KEYS, pair, chunk, n_rows);
+        status = status ? status : load_rows(store, txn, MEMTX__VALUES, pair, chunk, n_rows);
     }
     if (status) {
         return status;

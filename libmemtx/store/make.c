@@ -58,7 +58,10 @@ static int fill(struct memtx__environment *environment, const char *file, const 
 
 int memtx__environment_make(const char *path, const struct memtx_store_spec *spec, uint32_t chunk_rows)
 {
-    struct memtx__environment environment = {.path = (char *)(uintptr_t)path};
+    struct memtx__environment environment = {.path = (char *)(uintptr_t)path,
+                                             .pages_mutex = PTHREAD_MUTEX_INITIALIZER,
+                                             .pages_are_checked = true, /* they will be this process's own */
+                                             .pages_fd = -1};
     char unfinished[PATH_BYTES], finished[PATH_BYTES], parent[PATH_BYTES];
     int status = join(unfinished, path, "new.mdb");
     if (!status) {

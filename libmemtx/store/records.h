@@ -37,7 +37,9 @@ struct memtx__chunk_facts {
     uint32_t kv_head;
 };
 
-void memtx__spec_encode(unsigned char out[MEMTX__SPEC_BYTES], const struct memtx_store_spec *spec, uint32_t chunk_rows);
+/* Returns the record's size. */
+size_t memtx__spec_encode(unsigned char out[MEMTX__MOST_SPEC_BYTES], const struct memtx_store_spec *spec,
+                          uint32_t chunk_rows);
 int memtx__spec_decode(struct memtx_store_spec *out, uint32_t *version, uint32_t *chunk_rows,
                        const unsigned char *bytes, size_t n_bytes);
 

@@ -42,6 +42,12 @@ struct memtx__tail {
     uint32_t chunk_rows;
 };
 
+/* A pair that is kept. */
+struct memtx__pair {
+    uint32_t layer;
+    uint32_t kv_head;
+};
+
 struct memtx__environment; /* LMDB; NULL on the heap */
 struct memtx__directory;   /* NULL on the heap, and of a temporary store */
 
@@ -60,10 +66,11 @@ struct memtx_store {
     struct memtx_store_options options;
     uint32_t version; /* of the format it has on disk */
     uint32_t chunk_rows;
-    uint32_t row_bytes;                   /* of one head's key or value */
-    size_t n_pairs;                       /* (layer, kv head) pairs kept */
-    int32_t first_pair[MEMTX_MAX_LAYERS]; /* of a layer, -1: not kept */
-    pid_t process;                        /* that opened it: a forked child must not go on with it */
+    uint32_t row_bytes;        /* of one head's key or value */
+    struct memtx__pair *pairs; /* [n_pairs] kept, by layer and kv head; a pair's place here is its number */
+    size_t n_pairs;
+    size_t first_pair[MEMTX_MAX_LAYERS]; /* of a layer; where none of it is kept, of the next */
+    pid_t process;                       /* that opened it: a forked child must not go on with it */
 
     struct memtx__catalogue now; /* the writer's newest; in a store that is read-only, as of the opening */
     struct memtx__tail tail;
@@ -90,6 +97,9 @@ int memtx__store_check_process(const memtx_store *store);
 /* The same, and that the store may be written. */
 int memtx__store_check_writable(const memtx_store *store);
 
+/* The number of a pair; -1: it is not kept. O(pairs of the layer). */
+ptrdiff_t memtx__store_pair(const memtx_store *store, uint32_t layer, uint32_t kv_head);
+
 /* The writer's marks after everything that waited has been written. */
 void memtx__store_all_written(memtx_store *store);
 
@@ -112,8 +122,9 @@ int memtx__store_reopen_document(size_t *out, memtx_store *store, const char *na
 
 /* ---- append.c --------------------------------------------------------------------------------- */
 
-/* Stages n rows of one layer: keys[n][G][D], values[n][G][D]. Rows follow those staged before. MEMTX_E_INVALID for a
- * layer that is not kept or a value that is not finite after rounding. */
+/* Stages n rows of one layer: keys[n][G][D], values[n][G][D], of which the pairs kept are taken. Rows follow those
+ * staged before. MEMTX_E_INVALID for a layer of which nothing is kept, or a number taken that is not finite after
+ * rounding. */
 int memtx__store_append(memtx_store *store, uint32_t layer, size_t n_rows, const float *keys, const float *values);
 
 /* Makes the staged rows visible, as rows of a document: every kept layer must have staged n_rows, or

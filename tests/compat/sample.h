@@ -32,7 +32,8 @@ static inline struct memtx_store_spec sample_spec(void)
     for (size_t i = 0; i < MEMTX_FINGERPRINT_BYTES; i++) {
         spec.fingerprint[i] = (uint8_t)(0xA0 + i);
     }
-    spec.layers_kept[0] = spec.layers_kept[2] = true;
+    memtx_store_keep_layer(&spec, 0);
+    memtx_store_keep_layer(&spec, 2);
     strcpy(spec.tokenizer, "smollm");
     strcpy(spec.settings, "window=512 segment=512 sinks=4");
     return spec;

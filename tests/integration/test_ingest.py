@@ -194,10 +194,10 @@ def several_texts_and_a_name():
 def layers_are_all_of_a_new_store_and_else_its_own():
     store, other = new("all"), new("upper")
     ingest(store, texts=[text(60)])
-    assert "layers       0-3" in good("store", "info", store).out
+    assert "layers       0-3, all heads\n" in good("store", "info", store).out
     ingest(other, "--layers", "3", texts=[text(60)])
     evaluate("--modes", "memory", "--memory", other, texts=[text(50, seed=5)])
-    assert "layers       3\n" in good("store", "info", other).out
+    assert "layers       3, all heads\n" in good("store", "info", other).out
 
 
 # ---- what cannot be -------------------------------------------------------------------------------------------------

@@ -137,7 +137,7 @@ static struct hand hand_default(void)
                                           .rope_base = 10000.0,
                                           .scale = 0.5F,
                                           .row_type = MEMTX_ROWS_F32};
-    hand.spec.layers_kept[LAYER] = true;
+    memtx_store_keep_layer(&hand.spec, LAYER);
     hand.options.k = 5;
     hand.options.delta = 100;
     return hand;
@@ -841,7 +841,7 @@ Test(refused, layers_that_append_different_tokens)
     static const uint64_t positions[] = {0, 1, 2, 3}, other_positions[] = {0, 1, 2, 7};
     for (int wrong = 0; wrong < 5; wrong++) {
         struct hand hand = hand_default();
-        hand.spec.layers_kept[OTHER_LAYER] = true;
+        memtx_store_keep_layer(&hand.spec, OTHER_LAYER);
         hand_open(&hand);
         cr_assert_eq(memtx_memory_append(hand.memory, LAYER, 4, rows, rows, ids, positions), MEMTX_OK);
         if (wrong < 3) {

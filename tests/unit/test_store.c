@@ -81,7 +81,8 @@ static struct memtx_store_spec spec_default(void)
                                     .row_type = MEMTX_ROWS_F16,
                                     .tokenizer = "smollm",
                                     .settings = "W=512"};
-    spec.layers_kept[LAYER_A] = spec.layers_kept[LAYER_B] = true;
+    memtx_store_keep_layer(&spec, LAYER_A);
+    memtx_store_keep_layer(&spec, LAYER_B);
     return spec;
 }
 
@@ -124,7 +125,7 @@ static int append_rows(memtx_store *store, size_t document, size_t n, uint64_t p
         positions[i] = position + i;
     }
     for (uint32_t layer = 0; layer < L && !status; layer++) {
-        if (!store->spec.layers_kept[layer]) {
+        if (!store->spec.heads_kept[layer]) {
             continue;
         }
         for (size_t i = 0; i < n * G * D; i++) {
@@ -269,7 +270,7 @@ Test(disk, the_next_process_finds_the_same, .init = make_folder, .fini = remove_
             close_store(store);
             store = open_with(path, NULL, NULL); /* the store says itself what it is for */
             check_filled(store);
-            cr_assert_eq(store->spec.row_type, type);
+            cr_assert_eq((int)store->spec.row_type, type);
             cr_assert_str_eq(store->spec.tokenizer, "smollm");
             cr_assert_str_eq(store->spec.settings, "W=512");
             close_store(store);
@@ -470,11 +471,11 @@ Test(mismatch, the_difference_is_named, .init = make_folder, .fini = remove_fold
             piece = "keeps f16 rows, not bf16";
             break;
         case 6:
-            spec.layers_kept[LAYER_A] = false;
+            spec.heads_kept[LAYER_A] = 0;
             piece = "keeps layer 1";
             break;
         case 7:
-            spec.layers_kept[0] = true;
+            memtx_store_keep_layer(&spec, 0);
             piece = "does not keep layer 0";
             break;
         case 8:
@@ -562,10 +563,10 @@ Test(refused, specs_out_of_range)
             spec.rope_dims = 63;
             break;
         case 9:
-            spec.layers_kept[4] = true;
+            memtx_store_keep_layer(&spec, 4);
             break;
         default:
-            spec.layers_kept[LAYER_A] = spec.layers_kept[LAYER_B] = false;
+            spec.heads_kept[LAYER_A] = spec.heads_kept[LAYER_B] = 0;
             break;
         }
         refused(NULL, &spec, MEMTX_E_INVALID, "");

@@ -60,7 +60,7 @@ MEMTX_API void memtx_model_close(memtx_model *model); /* NULL is fine; after its
 MEMTX_API void memtx_model_info(struct memtx_model_facts *out, const memtx_model *model);
 MEMTX_API const memtx_tokenizer *memtx_model_tokenizer(const memtx_model *model); /* borrowed */
 
-/* What a store for this model keeps: everything but row type, layers_kept and settings, which the caller sets.
+/* What a store for this model keeps: everything but row type, heads_kept and settings, which the caller sets.
  * rope_factors is borrowed from the model. */
 MEMTX_API void memtx_model_store_spec(struct memtx_store_spec *out, const memtx_model *model);
 

@@ -19,20 +19,21 @@ extern "C" {
 #define MEMTX_DELTA_DEFAULT UINT32_MAX
 
 struct memtx_reading_options {
-    uint32_t window, segment, sinks;  /* W, T, s: 512, 512, 4 */
-    const char *memory_path;          /* of the store of mode memory; NULL: a temporary one */
-    const char *temporary_path;       /* directory for temporary stores; NULL: $TMPDIR, /var/tmp or /tmp */
-    bool layers[MEMTX_MAX_LAYERS];    /* memory layers; none set: those of the store that is there, or else the upper
-                                       * half (all, when ingesting) */
-    uint32_t k;                       /* 32 */
-    enum memtx_blend_mode blend;      /* joint */
-    float bias;                       /* b_h of every head; NaN: -1 for blend bias, -4 for paper */
-    uint32_t delta;                   /* MEMTX_DELTA_DEFAULT: 4 max(W, T), at most the model's context */
-    enum memtx_positions positions;   /* near */
-    float lambda;                     /* 0 */
-    uint64_t capacity_rows;           /* 0: no limit */
-    enum memtx_row_type row_type;     /* f16 */
-    enum memtx_durability durability; /* group */
+    uint32_t window, segment, sinks;       /* W, T, s: 512, 512, 4 */
+    const char *memory_path;               /* of the store of mode memory; NULL: a temporary one */
+    const char *temporary_path;            /* directory for temporary stores; NULL: $TMPDIR, /var/tmp or /tmp */
+    uint64_t heads_kept[MEMTX_MAX_LAYERS]; /* kv heads of each layer that have a memory, a bit each; none set: those of
+                                            * the store that is there, or else all of the upper half of the layers (of
+                                            * all layers, when ingesting) */
+    uint32_t k;                            /* 32 */
+    enum memtx_blend_mode blend;           /* joint */
+    float bias;                            /* b_h of every head; NaN: -1 for blend bias, -4 for paper */
+    uint32_t delta;                        /* MEMTX_DELTA_DEFAULT: 4 max(W, T), at most the model's context */
+    enum memtx_positions positions;        /* near */
+    float lambda;                          /* 0 */
+    uint64_t capacity_rows;                /* 0: no limit */
+    enum memtx_row_type row_type;          /* f16 */
+    enum memtx_durability durability;      /* group */
     const char *scope; /* documents that a search sees beside the one being read: NULL or "this": none; "all"; or
                         * their names, separated by commas (or one name, which may have commas) */
     bool allow_seen;   /* read a text although what a search sees holds it already */
@@ -49,8 +50,10 @@ struct memtx_reading_text {
 
 MEMTX_API struct memtx_reading_options memtx_reading_options_default(void);
 
-/* Parses "12,16,20", "15-29", "upper", "all" into layers[MEMTX_MAX_LAYERS] for a model of n_layers. MEMTX_E_INVALID. */
-MEMTX_API int memtx_reading_parse_layers(bool *layers, const char *text, uint32_t n_layers);
+/* Parses "12,16,20", "15-29", "upper", "all" into heads_kept[MEMTX_MAX_LAYERS], all kv heads of a layer, for a model of
+ * n_layers and n_kv_heads. MEMTX_E_INVALID. */
+MEMTX_API int memtx_reading_parse_layers(uint64_t *heads_kept, const char *text, uint32_t n_layers,
+                                         uint32_t n_kv_heads);
 
 #ifdef __cplusplus
 }

@@ -14,6 +14,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include "memtx/status.h"
 
@@ -25,7 +26,7 @@ enum {
     MEMTX_FINGERPRINT_BYTES = 16,
     MEMTX_HASH_BYTES = 16,
     MEMTX_MAX_LAYERS = 512,
-    MEMTX_MAX_KV_HEADS = 256,
+    MEMTX_MAX_KV_HEADS = 64,
     MEMTX_NAME_BYTES = 256
 };
 
@@ -43,16 +44,16 @@ struct memtx_store_spec {
     uint8_t fingerprint[MEMTX_FINGERPRINT_BYTES]; /* of the model */
     uint32_t n_layers;                            /* of the model, 1..512 */
     uint32_t n_heads;                             /* H */
-    uint32_t n_kv_heads;                          /* G, 1..256 */
+    uint32_t n_kv_heads;                          /* G, 1..64 */
     uint32_t head_size;                           /* D, 1..512 */
     uint32_t rope_dims;                           /* turning dimensions of a head; 0: positions are off */
     double rope_base;                             /* frequency base */
     const float *rope_factors;                    /* [rope_dims / 2] or NULL for ones; copied */
     float scale;                                  /* of attention logits */
     enum memtx_row_type row_type;
-    bool layers_kept[MEMTX_MAX_LAYERS]; /* the memory layers; all kv heads of a kept layer are kept */
-    char tokenizer[64];                 /* name of the pre-tokenizer, for information */
-    char settings[512];                 /* with which it is written: for information, and to warn by */
+    uint64_t heads_kept[MEMTX_MAX_LAYERS]; /* bit g: kv head g of the layer is kept; 0: the layer is no memory layer */
+    char tokenizer[64];                    /* name of the pre-tokenizer, for information */
+    char settings[512];                    /* with which it is written: for information, and to warn by */
 };
 
 struct memtx_store_options {
@@ -93,6 +94,16 @@ struct memtx_store_facts {
 typedef struct memtx_store memtx_store;
 
 MEMTX_API struct memtx_store_options memtx_store_options_default(void);
+
+/* All kv heads of a layer, below MEMTX_MAX_LAYERS, are kept. spec->n_kv_heads is set before. */
+MEMTX_API void memtx_store_keep_layer(struct memtx_store_spec *spec, uint32_t layer);
+
+/* Whether a pair is kept; no pair past the bounds is. */
+MEMTX_API bool memtx_store_keeps(const struct memtx_store_spec *spec, uint32_t layer, uint32_t kv_head);
+
+/* The pairs that are kept, layers with the same kv heads together: "15-29, all heads", or "1,3-5, all heads; 7, kv
+ * heads 0-1,3". Without an end of line. */
+MEMTX_API void memtx_store_print_pairs(FILE *file, const struct memtx_store_spec *spec);
 
 /* Opens the store that `spec` describes in directory `path`, for reading and appending, creating it (0700) where it
  * does not exist; path NULL makes one on the heap. `spec` NULL takes an existing store as it is, and makes none. *out is
