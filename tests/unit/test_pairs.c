@@ -2,7 +2,6 @@
  * and every other head finds nothing, so that a model reads on with local attention; only they are on disk; what differs
  * from what is asked for, or is damaged, is named. */
 #include <criterion/criterion.h>
-#include <lmdb.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
