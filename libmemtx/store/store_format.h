@@ -34,7 +34,8 @@
  *    56   8  rope_base (f64)       64  4  scale (f32)
  *    68   4  chunk_rows
  *    72  64  layers kept, bit l % 8 of byte l / 8
- *   136 120  zero
+ *   136   4  CRC-32C of what "rope" holds, 0 where it is absent
+ *   140 116  zero
  *   256  64  name of the pre-tokenizer, zero-padded
  *   320 512  settings, zero-padded text
  *
@@ -76,10 +77,11 @@
  * 64-byte aligned, and a full chunk's 65,520 bytes fill 16 pages exactly.
  *
  * History
- *   1  the first. No tables "running" and "runs"; in the state record bytes 32 to 39, in document records 28 to 59, in
- *      extent records 24 to 27 are zero, and a document's hash is that of its text. Read as it is; the first process
- *      that opens it for writing makes it version 2, in one transaction.
- *   2  running states; records carry the number they stand under, the state record its transaction.
+ *   1  the first. No tables "running" and "runs"; in the spec record bytes 136 to 139, in the state record 32 to 39, in
+ *      document records 28 to 59, in extent records 24 to 27 are zero, and a document's hash is that of its text. Read
+ *      as it is; the first process that opens it for writing makes it version 2, in one transaction.
+ *   2  running states; records carry the number they stand under, the state record its transaction, the spec record the
+ *      checksum of the RoPE factors.
  */
 #ifndef MEMTX_STORE_FORMAT_H
 #define MEMTX_STORE_FORMAT_H
