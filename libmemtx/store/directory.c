@@ -257,7 +257,8 @@ const char *memtx__directory_pinned(const struct memtx__directory *directory)
 
 bool memtx__directory_has_database(const struct memtx__directory *directory)
 {
-    return faccessat(directory->fd, "data.mdb", F_OK, 0) == 0;
+    struct stat facts;
+    return fstatat(directory->fd, "data.mdb", &facts, AT_SYMLINK_NOFOLLOW) == 0 && facts.st_size > 0;
 }
 
 void memtx__directory_discard(struct memtx__directory *directory)

@@ -138,8 +138,10 @@ static int open_on_disk(memtx_store *store, const char *path, const struct memtx
     int status = MEMTX_OK;
     if (!temporary) {
         status = memtx__directory_open(&store->directory, path, spec && !read_only, !read_only);
-        if (!status && spec && !read_only && !memtx__directory_has_database(store->directory)) {
-            status = make_new(store, spec);
+        if (!status && !memtx__directory_has_database(store->directory)) {
+            status = spec && !read_only
+                         ? make_new(store, spec)
+                         : memtx__fail(MEMTX_E_NOT_FOUND, "%s: there is no store (its database is empty)", path);
         }
     }
     if (!status) {

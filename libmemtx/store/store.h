@@ -148,7 +148,7 @@ int memtx__directory_open(struct memtx__directory **out, const char *path, bool 
 void memtx__directory_discard(struct memtx__directory *directory);
 void memtx__directory_close(struct memtx__directory *directory);               /* NULL is fine */
 const char *memtx__directory_pinned(const struct memtx__directory *directory); /* a path to it that nobody can change */
-bool memtx__directory_has_database(const struct memtx__directory *directory);
+bool memtx__directory_has_database(const struct memtx__directory *directory);  /* one that is not empty */
 
 /* ---- environment.c ---------------------------------------------------------------------------- */
 
