@@ -124,11 +124,11 @@ static int open_new(memtx_store *store, const char *path, const struct memtx_sto
 }
 
 /* On disk, whole or not at all, to be opened like any other. */
-static int make_new(memtx_store *store, const struct memtx_store_spec *spec)
+static int make_new(memtx_store *store, const char *path, const struct memtx_store_spec *spec)
 {
     store->spec = *spec;
     derive(store);
-    return memtx__environment_make(memtx__directory_pinned(store->directory), spec, store->chunk_rows);
+    return memtx__environment_make(memtx__directory_pinned(store->directory), path, spec, store->chunk_rows);
 }
 
 static int open_on_disk(memtx_store *store, const char *path, const struct memtx_store_spec *spec)
@@ -140,7 +140,7 @@ static int open_on_disk(memtx_store *store, const char *path, const struct memtx
         status = memtx__directory_open(&store->directory, path, spec && !read_only, !read_only);
         if (!status && !memtx__directory_has_database(store->directory)) {
             status = spec && !read_only
-                         ? make_new(store, spec)
+                         ? make_new(store, path, spec)
                          : memtx__fail(MEMTX_E_NOT_FOUND, "%s: there is no store (its database is empty)", path);
         }
     }
