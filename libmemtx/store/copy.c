@@ -166,7 +166,7 @@ static int copy_into(struct copying *c, const char *temporary, const char *shown
 
 /* ---- the new directory ------------------------------------------------------------------------ */
 
-static void remove_directory(const char *path)
+static void remove_files(const char *path)
 {
     static const char *const files[] = {"data.mdb", "lock.mdb"};
     char file[4096];
@@ -175,7 +175,6 @@ static void remove_directory(const char *path)
             (void)unlink(file);
         }
     }
-    (void)rmdir(path);
 }
 
 static int make_temporary(char **out, const char *new_path)
@@ -207,6 +206,31 @@ static int name_copy(const char *temporary, const char *new_path)
     return memtx__sync_directory(new_path);
 }
 
+/* Fills the directory and gives it its name, or takes it away. It is held meanwhile, so that nobody who may write beside
+ * it can have the copy written, or removed, where a link leads. */
+static int fill_directory(struct copying *c, const char *temporary, const char *new_path)
+{
+    char pinned[32];
+    struct stat facts = {0};
+    int fd = open(temporary, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0 || fstat(fd, &facts) || facts.st_uid != geteuid()) {
+        if (fd >= 0) {
+            close(fd);
+        }
+        return memtx__fail(MEMTX_E_IO, "%s: somebody took the copy's directory away", new_path);
+    }
+    (void)snprintf(pinned, sizeof pinned, "/proc/self/fd/%d", fd);
+    const char *place = access(pinned, F_OK) == 0 ? pinned : temporary; /* no /proc: as well as can be */
+    int status = copy_into(c, place, new_path);
+    status = status ? status : name_copy(temporary, new_path);
+    if (status) {
+        remove_files(place);
+        (void)rmdir(temporary);
+    }
+    close(fd);
+    return status;
+}
+
 int memtx_store_compact(memtx_store *store, const char *new_path, memtx_store_progress *progress, void *context)
 {
     struct copying c = {.store = store, .progress = progress, .context = context};
@@ -234,11 +258,7 @@ int memtx_store_compact(memtx_store *store, const char *new_path, memtx_store_pr
         status = make_temporary(&temporary, new_path);
     }
     if (!status) {
-        status = copy_into(&c, temporary, new_path);
-        status = status ? status : name_copy(temporary, new_path);
-        if (status) {
-            remove_directory(temporary);
-        }
+        status = fill_directory(&c, temporary, new_path);
     }
     memtx__free(temporary);
     memtx__catalogue_release(&c.catalogue);
