@@ -117,6 +117,20 @@ static enum outcome bad(struct result *result, const char *when, const char *wha
     return BAD;
 }
 
+/* Bytes from the first on that two have in common. */
+static size_t n_equal(const struct answers *a, const struct answers *b)
+{
+    const size_t n = a->n_bytes < b->n_bytes ? a->n_bytes : b->n_bytes;
+    size_t i = 0;
+    if (memcmp(a->bytes, b->bytes, n) == 0) {
+        return n;
+    }
+    while (a->bytes[i] == b->bytes[i]) {
+        i++;
+    }
+    return i;
+}
+
 /* Opens the store as it is, reads and verifies it. */
 static enum outcome judge_reading(struct result *result, const struct answers *truth, const char *when)
 {
@@ -135,10 +149,10 @@ static enum outcome judge_reading(struct result *result, const struct answers *t
     }
     status = memtx_store_verify(store, NULL, NULL);
     (void)memtx_store_close(store);
-    /* The file's size and free bytes, told last, follow from pages that only verification compares. */
-    if (found.n_bytes > truth->n_bytes || (!read && found.n_bytes != truth->n_bytes) ||
-        memcmp(found.bytes, truth->bytes, found.n_bytes) != 0) {
-        return bad(result, when, "a wrong answer");
+    const size_t n_same = n_equal(&found, truth);
+    if (n_same < found.n_bytes || (!read && n_same < truth->n_bytes)) {
+        (void)snprintf(result->text, sizeof result->text, "%s: a wrong answer from its byte %zu on", when, n_same);
+        return BAD;
     }
     if (status && !is_of_damage(status)) {
         return bad(result, when, "verification refused with another status");
