@@ -1,6 +1,6 @@
 /* Compaction (memtx/store.h): a copy of what a store holds into a new directory, table by table in the order of the
- * keys, so that LMDB's pages are full and none is free. Chunks without a visible row stay behind; every chunk is checked
- * on the way. The copy grows under a temporary name and gets its own when it is whole.
+ * keys, so that LMDB's pages are full and none is free. Chunks without a visible row stay behind; everything is checked on
+ * the way. The copy grows under a temporary name and gets its own when it is whole.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "base/crc32c.h"
 #include "base/file.h"
 #include "base/status.h"
 #include "store/tables.h"
@@ -81,6 +82,29 @@ static int check_chunk(const struct copying *c, enum memtx__database database, c
     return memtx__chunk_decode(&rows, value->mv_data, value->mv_size, &facts, true);
 }
 
+/* Token ids, and pieces of running states: each under the number that it carries, of a document that has one. */
+static int check_other(const struct copying *c, enum memtx__database database, const MDB_val *key, const MDB_val *value)
+{
+    const unsigned char *name = key->mv_data, *bytes = value->mv_data, *data;
+    const size_t n_bytes = value->mv_size;
+    if (database == MEMTX__DB_TOKENS) {
+        return n_bytes >= 4 && memtx__crc32c(0, bytes, n_bytes - 4) == memtx__get_u32(bytes + n_bytes - 4)
+                   ? MEMTX_OK
+                   : memtx__fail(MEMTX_E_CORRUPT, "the token ids of chunk %llu are damaged",
+                                 (unsigned long long)memtx__get_be(name, 8));
+    }
+    const size_t place = key->mv_size == MEMTX__PIECE_KEY_BYTES
+                             ? memtx__catalogue_document(&c->catalogue, memtx__get_be(name, 8))
+                             : MEMTX__NOWHERE;
+    if (place == MEMTX__NOWHERE || n_bytes < MEMTX__PIECE_HEADER_BYTES) {
+        return memtx__fail(MEMTX_E_CORRUPT, "a piece of a running state, of %zu bytes, belongs to no document",
+                           n_bytes);
+    }
+    return memtx__piece_decode(&data, (uint32_t)memtx__get_be(name + 8, 4),
+                               c->catalogue.documents[place].facts.state_row, n_bytes - MEMTX__PIECE_HEADER_BYTES,
+                               bytes, n_bytes);
+}
+
 static int copy_record(struct copying *c, enum memtx__database database, MDB_val *key, MDB_val *value)
 {
     const bool is_chunk = database == MEMTX__DB_KEYS || database == MEMTX__DB_VALUES;
@@ -93,7 +117,7 @@ static int copy_record(struct copying *c, enum memtx__database database, MDB_val
             return MEMTX_OK;
         }
     }
-    int status = is_chunk ? check_chunk(c, database, key, value) : MEMTX_OK;
+    int status = is_chunk ? check_chunk(c, database, key, value) : check_other(c, database, key, value);
     return status ? status : put(c, database, key, value);
 }
 
