@@ -1,5 +1,5 @@
 /* The damage campaign: a small store (small_store.h) is damaged in one place after another, and each time opened, read,
- * verified, appended to and read again. Whatever is returned must be what the undamaged store returns, bit for bit, up
+ * verified, copied, appended to and read again. Whatever is returned must be what the undamaged store returns, bit for bit, up
  * to the call that refuses; what reading refuses, verification refuses too. A crash, a hang or a wrong answer fails and
  * names the damage.
  *
@@ -40,7 +40,7 @@ struct result {
     char text[256];    /* of a bad one */
 };
 
-static char folder[64], path[80], file_name[96];
+static char folder[64], path[80], file_name[96], copy[80];
 static unsigned char *image; /* the undamaged file */
 static size_t n_image;
 static struct answers before, after; /* of the undamaged store, as it is and appended to */
@@ -53,16 +53,15 @@ static void give_up(const char *what)
     exit(1);
 }
 
-static void remove_folder(void)
+static void remove_store(const char *at)
 {
     static const char *const names[] = {"data.mdb", "lock.mdb", "writer"};
     for (size_t i = 0; i < 3; i++) {
         char name[96];
-        (void)snprintf(name, sizeof name, "%s/%s", path, names[i]);
+        (void)snprintf(name, sizeof name, "%s/%s", at, names[i]);
         (void)unlink(name);
     }
-    (void)rmdir(path);
-    (void)rmdir(folder);
+    (void)rmdir(at);
 }
 
 static void write_file(const unsigned char *bytes, size_t n_bytes)
@@ -163,11 +162,37 @@ static enum outcome judge_reading(struct result *result, const struct answers *t
     return status ? AT_VERIFY : NOTHING;
 }
 
+/* What a copy holds, which was made without a complaint, is whole and the truth, but for its size. */
+static enum outcome judge_copy(struct result *result)
+{
+    static struct answers found;
+    struct memtx_store_options options = memtx_store_options_default();
+    memtx_store *store;
+    options.read_only = true;
+    int status = memtx_store_open(&store, path, NULL, &options);
+    remove_store(copy);
+    status = status ? status : memtx_store_compact(store, copy, NULL, NULL);
+    (void)memtx_store_close(store);
+    if (status) {
+        return is_of_damage(status) ? AT_READ : bad(result, "copied", "refused with another status");
+    }
+    status = memtx_store_open(&store, copy, NULL, &options);
+    status = status ? status : small_store_read(&found, store);
+    status = status ? status : memtx_store_verify(store, NULL, NULL);
+    (void)memtx_store_close(store);
+    if (status) {
+        return bad(result, "copied", "the copy is damaged");
+    }
+    return n_equal(&found, &before) >= before.n_bytes - SIZES_BYTES ? NOTHING
+                                                                    : bad(result, "copied", "the copy is another");
+}
+
 static void judge(struct result *result, const struct damage *damage)
 {
     apply(damage);
     result->outcome = judge_reading(result, &before, "as it was");
-    if (result->outcome == BAD) {
+    if (result->outcome == BAD || judge_copy(result) == BAD) {
+        result->outcome = BAD;
         return;
     }
     int status = small_store_append(path);
@@ -353,6 +378,7 @@ static void prepare(void)
     }
     (void)snprintf(path, sizeof path, "%s/store", folder);
     (void)snprintf(file_name, sizeof file_name, "%s/data.mdb", path);
+    (void)snprintf(copy, sizeof copy, "%s/copy", folder);
     if (small_store_make(path)) {
         give_up("cannot make the store");
     }
@@ -396,7 +422,9 @@ int main(int n_args, char **args)
     if (is_long) {
         passed &= run_header_flips(4, &rng);
     }
-    remove_folder();
+    remove_store(path);
+    remove_store(copy);
+    (void)rmdir(folder);
     free(image);
     free(before.bytes);
     free(after.bytes);
