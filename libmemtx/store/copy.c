@@ -1,6 +1,6 @@
 /* Compaction (memtx/store.h): a copy of what a store holds into a new directory, table by table in the order of the
- * keys, so that LMDB's pages are full and none is free. Chunks without a visible row stay behind; everything is checked on
- * the way. The copy grows under a temporary name and gets its own when it is whole.
+ * keys, so that LMDB's pages are full and none is free. Chunks without a visible row stay behind; everything is checked
+ * on the way. The copy grows under a temporary name and gets its own when it is whole.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -230,8 +230,8 @@ static int name_copy(const char *temporary, const char *new_path)
     return memtx__sync_directory(new_path);
 }
 
-/* Fills the directory and gives it its name, or takes it away. It is held meanwhile, so that nobody who may write beside
- * it can have the copy written, or removed, where a link leads. */
+/* Fills the directory and gives it its name, or takes it away. It is held meanwhile, so that nobody who may write
+ * beside it can have the copy written, or removed, where a link leads. */
 static int fill_directory(struct copying *c, const char *temporary, const char *new_path)
 {
     char pinned[32];

@@ -126,9 +126,10 @@ static void unlink_database(const char *path)
     }
 }
 
-/* LMDB makes lock.mdb without its blocks and maps it: on a full disk the first write to it would be a signal. And it would
- * follow a link that another user has put there since the files were looked at. So it is made, and looked at, before.
- * This process has no other descriptor of it, whose locks the close would end. What else goes wrong LMDB will say. */
+/* LMDB makes lock.mdb without its blocks and maps it: on a full disk the first write to it would be a signal. And it
+ * would follow a link that another user has put there since the files were looked at. So it is made, and looked at,
+ * before. This process has no other descriptor of it, whose locks the close would end. What else goes wrong LMDB will
+ * say. */
 static int reserve_lock_file(const char *path, const char *shown, bool read_only)
 {
     char file[4096];

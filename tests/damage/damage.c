@@ -1,12 +1,12 @@
 /* The damage campaign: a small store (small_store.h) is damaged in one place after another, and each time opened, read,
- * verified, copied, appended to and read again. Whatever is returned must be what the undamaged store returns, bit for bit, up
- * to the call that refuses; what reading refuses, verification refuses too. A crash, a hang or a wrong answer fails and
- * names the damage.
+ * verified, copied, appended to and read again. Whatever is returned must be what the undamaged store returns, bit for
+ * bit, up to the call that refuses; what reading refuses, verification refuses too. A crash, a hang or a wrong answer
+ * fails and names the damage.
  *
  *     damage [--long] [--bits N] [--seed S]
  *
- * One bit of every 997th byte is flipped; --long flips N random bits (20,000) instead, and one of every byte of the pages
- * that have a header. The file is cut at 20 lengths, and 200 pairs of its pages change places. TAP on stdout.
+ * One bit of every 997th byte is flipped; --long flips N random bits (20,000) instead, and one of every byte of metas,
+ * branches and leaves. The file is cut at 20 lengths, and 200 pairs of its pages change places. TAP on stdout.
  *
  * The work is done by children: one that dies is a failure of the damage it was at, and the next goes on behind it.
  */

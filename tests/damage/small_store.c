@@ -81,7 +81,7 @@ static int set_state(struct writer *writer)
     return memtx_memory_set_state(writer->memory, state, STATE_BYTES, CRASH_MOST_ROWS, hash);
 }
 
-/* A document of so many segments; a suspended one has its running state with the one before the last and does not end. */
+/* A document of so many segments; a suspended one has its running state with the one before the last, and no end. */
 static int append_document(struct writer *writer, const char *name, unsigned n_segments, bool is_suspended)
 {
     int status = memtx_memory_begin_document(writer->memory, name);

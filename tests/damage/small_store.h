@@ -25,8 +25,8 @@ struct answers {
 
 enum { SIZES_BYTES = 16 }; /* at the end of the answers: what follows from the file's size, not from what it holds */
 
-/* Everything that a reader is told of the store: facts, documents, running states, places of the rows, keys and values of
- * all layers and heads, token ids, sizes. The first failure; *out then holds what was told before it. */
+/* Everything that a reader is told of the store: facts, documents, running states, places of the rows, keys and values
+ * of all layers and heads, token ids, sizes. The first failure; *out then holds what was told before it. */
 int small_store_read(struct answers *out, memtx_store *store);
 
 #endif

@@ -1,5 +1,5 @@
-/* Stands between a program and the C library (LD_PRELOAD) and does what another user could do who may write where a store
- * is: between the store's checks and what it does then, it puts a link in the place of something, once.
+/* Stands between a program and the C library (LD_PRELOAD) and does what another user could do who may write where a
+ * store is: between the store's checks and what it does then, it puts a link in the place of something, once.
  *
  * Environment:
  *

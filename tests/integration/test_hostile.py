@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""A store among people who wish it ill: links, pipes and devices in the place of its files, modes and owners, a directory
-that is swapped while it is opened. No file outside the store is ever read or written, and every refusal is one line.
+"""A store among people who wish it ill: links, pipes and devices in the place of its files, modes and owners, things
+that are swapped while it is opened. No file outside the store is ever read or written, and every refusal is one line.
 
-What must stay as it is, is a victim: a file whose content, size, mode and times are compared afterwards. Its time of access
-lies before that of its content, so that any reading would move it (where the file system keeps such times).
+What must stay as it is, is a victim: a file whose content, size, mode and times are compared afterwards. Its time of
+access lies before that of its content, so that any reading would move it (where the file system keeps such times).
 """
 import os
 import shutil
@@ -257,7 +257,7 @@ def a_directory_that_becomes_a_link():
         for name in before:
             assert facts(os.path.join(other, name))[1] == before[name][1], name
         assert sorted(os.listdir(other)) == sorted(before)
-        assert (facts(store + "-away/data.mdb")[1] == content) == (i == 0)  # it went on with the one that it had checked
+        assert (facts(store + "-away/data.mdb")[1] == content) == (i == 0)  # it went on with the one checked
 
 
 @case
