@@ -147,27 +147,35 @@ static void unlink_database(const char *path)
     }
 }
 
-/* LMDB makes lock.mdb without its blocks and maps it: on a full disk the first write to it would be a signal. So they are
- * taken before, by readers too, which LMDB lets make it. A process opens a store once, so there is no other descriptor
- * here whose locks the close would end. What else goes wrong LMDB will say. */
-static int reserve_lock_file(const char *path)
+/* LMDB makes lock.mdb without its blocks and maps it: on a full disk the first write to it would be a signal. And it
+ * would follow a link that another user has put there since the files were looked at. So it is made, and looked at,
+ * before. This process has no other descriptor of it, whose locks the close would end. What else goes wrong LMDB will
+ * say. */
+static int reserve_lock_file(const char *path, const char *shown, bool read_only)
 {
     char file[4096];
+    struct stat facts, folder;
+    int status = MEMTX_OK;
     int n = snprintf(file, sizeof file, "%s/lock.mdb", path);
     int fd = n > 0 && (size_t)n < sizeof file ? open(file, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600) : -1;
-    int error = fd >= 0 ? posix_fallocate(fd, 0, lock_file_bytes) : 0;
-    if (fd >= 0) {
-        close(fd);
+    if (fd < 0) {
+        return errno == ELOOP ? memtx__fail(MEMTX_E_FORMAT, "%s/lock.mdb: is a symbolic link", shown) : MEMTX_OK;
     }
-    return error && memtx__errno_status(error) == MEMTX_E_NO_SPACE
-               ? memtx__fail(MEMTX_E_NO_SPACE, "%s: cannot make lock.mdb: %s", path, strerror(error))
-               : MEMTX_OK;
+    if (!fstat(fd, &facts) && !stat(path, &folder)) {
+        status = memtx__directory_check_facts(shown, "lock.mdb", &facts, folder.st_uid);
+        if (!status && (!read_only || facts.st_size < lock_file_bytes) &&
+            memtx__errno_status(posix_fallocate(fd, 0, lock_file_bytes)) == MEMTX_E_NO_SPACE) {
+            status = memtx__fail(MEMTX_E_NO_SPACE, "%s: cannot make lock.mdb: %s", shown, strerror(ENOSPC));
+        }
+    }
+    close(fd);
+    return status;
 }
 
 static int open_env(struct memtx__environment *environment, const char *path, bool read_only)
 {
     int code = MDB_SUCCESS;
-    int status = reserve_lock_file(path);
+    int status = reserve_lock_file(path, environment->path, read_only);
     if (status) {
         return status;
     }

@@ -7,6 +7,30 @@
 #include "math/rows.h"
 #include "store/tables.h"
 
+/* The RoPE factors of a decoded spec record, into the spec. */
+static int load_factors(float **rope_factors, struct memtx_store_spec *spec, const unsigned char *spec_record,
+                        const struct memtx__environment *environment, MDB_txn *txn)
+{
+    MDB_val key = memtx__text_key("rope"), value = {0, NULL};
+    const int code = mdb_get(txn, environment->databases[MEMTX__DB_META], &key, &value);
+    const bool is_there = code == MDB_SUCCESS;
+    int status = is_there || code == MDB_NOTFOUND
+                     ? memtx__spec_check_factors(spec_record, value.mv_data, is_there ? value.mv_size : 0)
+                     : memtx__lmdb_status(code, environment->path, "read the rope record");
+    if (status || !is_there) {
+        return status;
+    }
+    if (value.mv_size != spec->rope_dims / 2 * sizeof **rope_factors) {
+        return memtx__fail(MEMTX_E_CORRUPT, "%s: the rope record has %zu bytes", environment->path, value.mv_size);
+    }
+    status = memtx__alloc(rope_factors, value.mv_size, 1);
+    if (!status) {
+        memtx__rows_read(*rope_factors, MEMTX_ROWS_F32, value.mv_data, spec->rope_dims / 2);
+        spec->rope_factors = *rope_factors;
+    }
+    return status;
+}
+
 int memtx__environment_load_spec(struct memtx_store_spec *spec, uint32_t *version, uint32_t *chunk_rows,
                                  float **rope_factors, struct memtx__environment *environment)
 {
@@ -26,18 +50,8 @@ int memtx__environment_load_spec(struct memtx_store_spec *spec, uint32_t *versio
     if (!status) {
         status = memtx__spec_decode(spec, version, chunk_rows, value.mv_data, value.mv_size);
     }
-    key = memtx__text_key("rope");
-    if (!status && mdb_get(txn, environment->databases[MEMTX__DB_META], &key, &value) == MDB_SUCCESS) {
-        if (value.mv_size != spec->rope_dims / 2 * sizeof **rope_factors) {
-            status =
-                memtx__fail(MEMTX_E_CORRUPT, "%s: the rope record has %zu bytes", environment->path, value.mv_size);
-        } else {
-            status = memtx__alloc(rope_factors, value.mv_size, 1);
-        }
-        if (!status) {
-            memtx__rows_read(*rope_factors, MEMTX_ROWS_F32, value.mv_data, spec->rope_dims / 2);
-            spec->rope_factors = *rope_factors;
-        }
+    if (!status) {
+        status = load_factors(rope_factors, spec, value.mv_data, environment, txn);
     }
     mdb_txn_abort(txn);
     return status;

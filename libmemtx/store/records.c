@@ -7,6 +7,8 @@
 #include "base/bytes.h"
 #include "base/crc32c.h"
 #include "base/status.h"
+#include "math/rows.h"
+#include "math/shapes.h"
 
 static void put_f64(unsigned char *bytes, double value)
 {
@@ -47,6 +49,15 @@ static int check_record(const char *what, const unsigned char *bytes, size_t n_b
 /* ---- spec ------------------------------------------------------------------------------------- */
 
 enum { SPEC_CRC_AT = 12, STATE_CRC_AT = 44, DOCUMENT_CRC_AT = 60, EXTENT_CRC_AT = 28, CHUNK_CRC_AT = 4 };
+enum { FACTORS_CRC_AT = 72 };
+
+static uint32_t factors_checksum(const struct memtx_store_spec *spec)
+{
+    unsigned char factors[MEMTX__MAX_HEAD_SIZE / 2 * sizeof(float)];
+    const size_t n = spec->rope_factors ? spec->rope_dims / 2 : 0;
+    memtx__rows_write(factors, MEMTX_ROWS_F32, spec->rope_factors, n);
+    return memtx__crc32c(0, factors, n * sizeof(float));
+}
 
 size_t memtx__spec_encode(unsigned char out[MEMTX__MOST_SPEC_BYTES], const struct memtx_store_spec *spec,
                           uint32_t chunk_rows)
@@ -67,6 +78,7 @@ size_t memtx__spec_encode(unsigned char out[MEMTX__MOST_SPEC_BYTES], const struc
     memcpy(&scale, &spec->scale, sizeof scale);
     memtx__put_u32(out + 64, scale);
     memtx__put_u32(out + 68, chunk_rows);
+    memtx__put_u32(out + FACTORS_CRC_AT, factors_checksum(spec));
     memcpy(out + 256, spec->tokenizer, sizeof spec->tokenizer);
     memcpy(out + 320, spec->settings, sizeof spec->settings);
     for (size_t layer = 0; layer < spec->n_layers; layer++) {
@@ -141,6 +153,17 @@ int memtx__spec_decode(struct memtx_store_spec *out, uint32_t *version, uint32_t
     memcpy(out->settings, bytes + 320, sizeof out->settings);
     out->tokenizer[sizeof out->tokenizer - 1] = out->settings[sizeof out->settings - 1] = '\0';
     return *version < 2 ? decode_layers(out, bytes) : decode_pairs(out, bytes);
+}
+
+int memtx__spec_check_factors(const unsigned char *spec_record, const unsigned char *factors, size_t n_bytes)
+{
+    if (memtx__get_u32(spec_record + 8) < 2) {
+        return MEMTX_OK;
+    }
+    uint32_t found = memtx__crc32c(0, factors, n_bytes), recorded = memtx__get_u32(spec_record + FACTORS_CRC_AT);
+    return found == recorded ? MEMTX_OK
+                             : memtx__fail(MEMTX_E_CORRUPT, "the rope record, %zu bytes: checksum %08x, recorded %08x",
+                                           n_bytes, found, recorded);
 }
 
 /* ---- state, documents, extents ---------------------------------------------------------------- */

@@ -155,11 +155,11 @@ static int open_new(memtx_store *store, const char *path, const struct memtx_sto
 }
 
 /* On disk, whole or not at all, to be opened like any other. */
-static int make_new(memtx_store *store, const struct memtx_store_spec *spec)
+static int make_new(memtx_store *store, const char *path, const struct memtx_store_spec *spec)
 {
     store->spec = *spec;
     measure_rows(store);
-    return memtx__environment_make(memtx__directory_pinned(store->directory), spec, store->chunk_rows);
+    return memtx__environment_make(memtx__directory_pinned(store->directory), path, spec, store->chunk_rows);
 }
 
 static int open_on_disk(memtx_store *store, const char *path, const struct memtx_store_spec *spec)
@@ -169,8 +169,10 @@ static int open_on_disk(memtx_store *store, const char *path, const struct memtx
     int status = MEMTX_OK;
     if (!temporary) {
         status = memtx__directory_open(&store->directory, path, spec && !read_only, !read_only);
-        if (!status && spec && !read_only && !memtx__directory_has_database(store->directory)) {
-            status = make_new(store, spec);
+        if (!status && !memtx__directory_has_database(store->directory)) {
+            status = spec && !read_only
+                         ? make_new(store, path, spec)
+                         : memtx__fail(MEMTX_E_NOT_FOUND, "%s: there is no store (its database is empty)", path);
         }
     }
     if (!status) {

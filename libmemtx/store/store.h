@@ -25,6 +25,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 
 #include "memtx/store.h"
@@ -156,11 +157,14 @@ void memtx__tail_release(struct memtx__tail *tail);
  * directory; files that are links, or no store's), MEMTX_E_INVALID (others may write into it), MEMTX_E_IO,
  * MEMTX_E_NO_SPACE. */
 int memtx__directory_open(struct memtx__directory **out, const char *path, bool make, bool write);
+/* What stands under a file's name in the directory `path` of this owner: nothing but a plain file with one name will do,
+ * which belongs to us, to the directory's owner or to root. MEMTX_E_FORMAT, MEMTX_E_INVALID. */
+int memtx__directory_check_facts(const char *path, const char *name, const struct stat *facts, uid_t owner);
 /* After a failure: takes away again what memtx__directory_open has made. NULL is fine. */
 void memtx__directory_discard(struct memtx__directory *directory);
 void memtx__directory_close(struct memtx__directory *directory);               /* NULL is fine */
 const char *memtx__directory_pinned(const struct memtx__directory *directory); /* a path to it that nobody can change */
-bool memtx__directory_has_database(const struct memtx__directory *directory);
+bool memtx__directory_has_database(const struct memtx__directory *directory);  /* one that is not empty */
 
 /* ---- environment.c ---------------------------------------------------------------------------- */
 
@@ -192,8 +196,10 @@ int memtx__snapshot_chunk(const unsigned char **bytes, size_t *n_bytes, struct m
 /* load.c: the catalogue as the snapshot has it, in place of what *out held. */
 int memtx__snapshot_catalogue(struct memtx__catalogue *out, struct memtx__snapshot *snapshot, uint32_t version);
 
-/* make.c: the database of a new store, complete and on disk, in a directory that has none. The lock is held. */
-int memtx__environment_make(const char *path, const struct memtx_store_spec *spec, uint32_t chunk_rows);
+/* make.c: the database of a new store, complete and on disk, in a directory that has none; `shown` is its name in
+ * messages. The lock is held. */
+int memtx__environment_make(const char *path, const char *shown, const struct memtx_store_spec *spec,
+                            uint32_t chunk_rows);
 
 /* ---- load.c, write.c, erase.c ----------------------------------------------------------------- */
 

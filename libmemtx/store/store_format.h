@@ -33,7 +33,8 @@
  *    48   4  rope_dims             52  4  row type: 0 f16, 1 bf16, 2 f32
  *    56   8  rope_base (f64)       64  4  scale (f32)
  *    68   4  chunk_rows
- *    72 184  zero
+ *    72   4  CRC-32C of what "rope" holds, 0 where it is absent
+ *    76 180  zero
  *   256  64  name of the pre-tokenizer, zero-padded
  *   320 512  settings, zero-padded text
  *   832   8 each layer: the kv heads kept, bit g for kv head g. A bit at or past n_kv_heads is damage; one bit at least
@@ -82,7 +83,7 @@
  *      document records 28 to 59, in extent records 24 to 27 are zero, and a document's hash is that of its text. Read
  *      as it is, up to 64 kv heads; the first process that opens it for writing makes it version 2, in one transaction.
  *   2  running states; pairs kept in place of layers; records carry the number they stand under, the state record its
- *      transaction.
+ *      transaction, the spec record the checksum of the RoPE factors.
  */
 #ifndef MEMTX_STORE_FORMAT_H
 #define MEMTX_STORE_FORMAT_H

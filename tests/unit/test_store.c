@@ -632,6 +632,21 @@ Test(places, a_database_in_which_nothing_was_written, .init = make_folder, .fini
     close_store(open_with(path, &spec, NULL));
 }
 
+Test(places, an_empty_database, .init = make_folder, .fini = remove_folder)
+{
+    struct memtx_store_options options = memtx_store_options_default();
+    memtx_store *store;
+    char name[128];
+    options.read_only = true;
+    cr_assert_eq(mkdir(path, 0700), 0);
+    (void)snprintf(name, sizeof name, "%s/data.mdb", path);
+    write_file(name, "");
+    cr_assert_eq(memtx_store_open(&store, path, NULL, &options), MEMTX_E_NOT_FOUND, "%s", memtx_last_error());
+    cr_assert_not_null(strstr(memtx_last_error(), "there is no store"), "%s", memtx_last_error());
+    refused(path, NULL, MEMTX_E_NOT_FOUND, "there is no store");
+    close_store(open_store());
+}
+
 /* What is left when a writer or the machine ends before a new database is complete. */
 Test(places, a_store_that_was_only_begun, .init = make_folder, .fini = remove_folder)
 {
@@ -942,6 +957,39 @@ Test(damage, records, .init = make_folder, .fini = remove_folder)
     damage_record("meta", "state", 5, 0);
     damage_record("docs", zero, 8, 0);
     damage_record("extents", zero, 8, 0);
+}
+
+static void rope_is_missed(const char *what)
+{
+    memtx_store *store;
+    save_data();
+    cr_expect_eq(memtx_store_open(&store, path, NULL, NULL), MEMTX_E_CORRUPT, "%s", what);
+    cr_expect_not_null(strstr(memtx_last_error(), "the rope record"), "%s: %s", what, memtx_last_error());
+    (void)memtx_store_close(store);
+}
+
+/* RoPE factors that are not those the store was made with would place every row it gives differently. */
+Test(damage, rope_factors, .init = make_folder, .fini = remove_folder)
+{
+    float factors[D / 2];
+    struct memtx_store_spec spec = spec_default();
+    for (size_t pair = 0; pair < D / 2; pair++) {
+        factors[pair] = 1.0F + (float)pair / 4.0F;
+    }
+    spec.rope_factors = factors;
+    close_store(open_with(path, &spec, NULL));
+    load_data();
+    unsigned char *rope = memmem(data, n_data, factors, sizeof factors);
+    cr_assert_not_null(rope);
+    rope[9] ^= 1;
+    rope_is_missed("another factor");
+    rope[9] ^= 1;
+    rope[-1] ^= 2; /* its key, still between those of the others */
+    rope_is_missed("another key");
+    rope[-1] ^= 2;
+    save_data();
+    close_store(open_with(path, &spec, NULL));
+    free(data);
 }
 
 /* ---- memory that runs out --------------------------------------------------------------------- */

@@ -64,7 +64,8 @@ struct memtx_store_options {
     size_t group_bytes;               /* or when this much waits (default 32 MiB) */
     uint64_t capacity_rows;           /* the newest so many rows are visible; 0: all (default) */
     bool allow_stale;                 /* take a store of another model of the same shape */
-    bool read_only;                   /* an existing store, for reading: never creates, changes or locks out anything */
+    bool read_only;                   /* an existing store, for reading: never creates (but lock.mdb, where it is
+                                       * missing), changes or locks out anything */
 };
 
 /* What a document is. */
@@ -107,11 +108,12 @@ MEMTX_API void memtx_store_print_pairs(FILE *file, const struct memtx_store_spec
 
 /* Opens the store that `spec` describes in directory `path`, for reading and appending, creating it (0700) where it
  * does not exist; path NULL makes one on the heap. `spec` NULL takes an existing store as it is, and makes none. *out is
- * the caller's; NULL on failure. Symbolic links in the place of its files are refused, and so is a directory that other
- * users can write into. MEMTX_E_NOT_FOUND; MEMTX_E_MISMATCH (another model or other settings of the rows: the
- * text says which); MEMTX_E_UNSUPPORTED (a newer format); MEMTX_E_CORRUPT; MEMTX_E_BUSY (another process writes it, and
- * the text says which; or this process has it open already); MEMTX_E_FORMAT (a directory that is something else); MEMTX_E_INVALID;
- * MEMTX_E_IO; MEMTX_E_NO_SPACE; MEMTX_E_NO_MEMORY. The cost does not depend on the number of rows. */
+ * the caller's; NULL on failure. Symbolic links in the place of its files are refused, and so are a directory that other
+ * users can write into, and files in it that are theirs. MEMTX_E_NOT_FOUND; MEMTX_E_MISMATCH (another model or other
+ * settings of the rows: the text says which); MEMTX_E_UNSUPPORTED (a newer format); MEMTX_E_CORRUPT; MEMTX_E_BUSY (another
+ * process writes it, and the text says which; or this process has it open already); MEMTX_E_FORMAT (a directory that is
+ * something else); MEMTX_E_INVALID; MEMTX_E_IO; MEMTX_E_NO_SPACE; MEMTX_E_NO_MEMORY. The cost does not depend on the number
+ * of rows. */
 MEMTX_API int memtx_store_open(memtx_store **out, const char *path, const struct memtx_store_spec *spec,
                                const struct memtx_store_options *options);
 
@@ -151,7 +153,7 @@ MEMTX_API int memtx_store_free_bytes(uint64_t *out, memtx_store *store);
 MEMTX_API int memtx_store_verify(memtx_store *store, memtx_store_progress *progress, void *context);
 
 /* Writes a copy of a store on disk without holes into a new directory, which is there whole or not at all and can be
- * moved; every chunk is checked on the way, row ids stay as they are. MEMTX_E_EXISTS, MEMTX_E_CORRUPT,
+ * moved; everything is checked on the way, row ids stay as they are. MEMTX_E_EXISTS, MEMTX_E_CORRUPT,
  * MEMTX_E_NO_SPACE, MEMTX_E_IO. */
 MEMTX_API int memtx_store_compact(memtx_store *store, const char *new_path, memtx_store_progress *progress,
                                   void *context);
