@@ -173,6 +173,19 @@ static int open_env(struct memtx__environment *environment, const char *path, bo
     return memtx__lmdb_status(code, environment->path, "open the database");
 }
 
+/* A writer that dies between its meta page and the number in lock.mdb that tells of it leaves that number one behind while
+ * others have the store open. LMDB sets it right when the next transaction that writes begins: before that we would load
+ * the state before, and then go on from it over the newer one. */
+static int settle(struct memtx__environment *environment)
+{
+    MDB_txn *txn;
+    int code = mdb_txn_begin(environment->env, NULL, 0, &txn);
+    if (!code) {
+        mdb_txn_abort(txn);
+    }
+    return memtx__lmdb_status(code, environment->path, "begin a transaction");
+}
+
 /* The tables of an existing store. An environment in which nothing was ever written is new; one that holds other tables
  * is somebody else's and is left alone. */
 static int open_tables(bool *is_new, struct memtx__environment *environment)
@@ -280,6 +293,9 @@ int memtx__environment_open(struct memtx__environment **out, bool *is_new, const
     environment->pages_fd = -1;
     status =
         options->temporary ? open_temporary(environment, path) : open_in(environment, path, shown, options->read_only);
+    if (!status && !options->read_only) {
+        status = settle(environment);
+    }
     if (!status) {
         status = open_tables(is_new, environment);
     }
