@@ -140,10 +140,12 @@ int memtx__environment_write(memtx_store *store)
 {
     struct memtx__environment *environment = store->environment;
     MDB_txn *txn;
+    int n_dead;
     int status = memtx__environment_check_pages(environment);
     if (status) {
         return status;
     }
+    (void)mdb_reader_check(environment->env, &n_dead); /* a reader that was killed would hold its pages for ever */
     int code = mdb_txn_begin(environment->env, NULL, 0, &txn);
     if (code) {
         return memtx__lmdb_status(code, environment->path, "begin a transaction");
