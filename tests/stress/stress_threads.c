@@ -2,8 +2,9 @@
  *
  * On disk one thread appends the known stream (tests/crash/stream.h), with a capacity so that chunks are freed, while
  * others attend through reader memories of their own over the same store and judge all that they see (ask.h). It ends
- * when each of them has seen so many segments, however long that takes. On the heap a store belongs to one thread: there
- * each thread has its own, and they must not meet in anything that the library keeps for itself.
+ * when each of them has seen so many segments, however long that takes. Then several attend over that store, opened for
+ * reading: what the first use of it checks, one does for all. On the heap a store belongs to one thread: there each
+ * has its own, and they must not meet in anything that the library keeps for itself.
  *
  * A plain main, since Criterion does not run under the thread sanitizer. To be run with OMP_NUM_THREADS=1: libgomp is not
  * instrumented, and its barriers would be taken for races.
@@ -12,10 +13,11 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "ask.h"
 
-enum { N_READERS = 4, LEAST_WRITTEN = 300, LEAST_READ = 40, SEGMENTS_OF_ONE_MEMORY = 5, CAPACITY = 600 };
+enum { N_READERS = 4, LEAST_WRITTEN = 150, LEAST_READ = 20, SEGMENTS_OF_ONE_MEMORY = 5, CAPACITY = 600 };
 
 static struct memtx_store_spec spec; /* of every store here */
 
@@ -42,13 +44,12 @@ static int tell(const char *who, int status)
     return status;
 }
 
-static int open_store(memtx_store **out, bool on_heap)
+static int open_store(memtx_store **out, const char *path, bool read_only)
 {
     struct memtx_store_options options = memtx_store_options_default();
-    const char *place = getenv("TMPDIR");
     options.capacity_rows = CAPACITY;
-    options.temporary = !on_heap;
-    return memtx_store_open(out, on_heap ? NULL : place ? place : "/tmp", &spec, &options);
+    options.read_only = read_only;
+    return memtx_store_open(out, path, &spec, &options);
 }
 
 /* ---- one store on disk ------------------------------------------------------------------------ */
@@ -97,7 +98,7 @@ static void *append_and_attend(void *context)
 {
     struct thread *thread = context;
     memtx_store *store;
-    if (tell("a store on the heap", open_store(&store, true))) {
+    if (tell("a store on the heap", open_store(&store, NULL, false))) {
         return thread;
     }
     int status = crash_writer_open(&thread->writer, store, NULL, thread->seed);
@@ -146,25 +147,58 @@ static bool run(struct thread *threads, size_t n, struct common *common, void *(
     return good;
 }
 
+/* Opens a store on disk, runs the threads over it, closes it. */
+static bool run_on_disk(struct thread *threads, size_t n, const char *path, bool read_only,
+                        void *(*const *work)(void *))
+{
+    struct common common = {.written = read_only};
+    if (tell("opening", open_store(&common.store, path, read_only))) {
+        return false;
+    }
+    bool good = run(threads, n, &common, work);
+    return !tell("closing", memtx_store_close(common.store)) && good;
+}
+
+static void remove_store(const char *path)
+{
+    static const char *const files[] = {"data.mdb", "lock.mdb", "writer"};
+    char name[4096];
+    for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
+        (void)snprintf(name, sizeof name, "%s/%s", path, files[i]);
+        (void)unlink(name);
+    }
+    (void)rmdir(path);
+}
+
+static bool say(int number, bool good, const char *what)
+{
+    printf("%s %d - %s\n", good ? "ok" : "not ok", number, what);
+    return good;
+}
+
 int main(void)
 {
     void *(*const on_disk[1 + N_READERS])(void *) = {append, attend, attend, attend, attend};
     void *(*const on_heap[2])(void *) = {append_and_attend, append_and_attend};
     struct thread *threads = calloc(1 + N_READERS, sizeof *threads);
-    struct common common = {NULL};
-    spec = crash_spec();
-    bool good = threads && !tell("a store on disk", open_store(&common.store, false));
-    printf("1..2\n");
-    good = good && run(threads, 1 + N_READERS, &common, on_disk);
-    good = !tell("closing", memtx_store_close(common.store)) && good;
-    printf("%s 1 - threads that attend while one appends\n", good ? "ok" : "not ok");
-    for (size_t i = 1; good && i <= N_READERS; i++) {
-        printf("# a reader: %llu segments, %llu rows, of %llu\n",
-               (unsigned long long)threads[i].asker.counts.n_segments,
-               (unsigned long long)threads[i].asker.counts.n_rows, (unsigned long long)threads[0].writer.n_rows);
+    const char *place = getenv("TMPDIR");
+    char path[4000];
+    (void)snprintf(path, sizeof path, "%s/memtx-threads-XXXXXX", place ? place : "/tmp");
+    if (!threads || !mkdtemp(path)) {
+        perror(path);
+        return 1;
     }
-    const bool heap_good = threads && run(threads, 2, NULL, on_heap);
-    printf("%s 2 - threads with a store each, on the heap\n", heap_good ? "ok" : "not ok");
+    spec = crash_spec();
+    printf("1..3\n");
+    bool good = say(1, run_on_disk(threads, 1 + N_READERS, path, false, on_disk), "threads attend while one appends");
+    printf("# %llu rows written\n", (unsigned long long)threads[0].writer.n_rows);
+    for (size_t i = 1; i <= N_READERS; i++) {
+        printf("# %llu segments, %llu rows read\n", (unsigned long long)threads[i].asker.counts.n_segments,
+               (unsigned long long)threads[i].asker.counts.n_rows);
+    }
+    good = say(2, run_on_disk(threads, N_READERS, path, true, on_disk + 1), "threads attend over a store") && good;
+    good = say(3, run(threads, 2, NULL, on_heap), "threads with a store each, on the heap") && good;
+    remove_store(path);
     free(threads);
-    return good && heap_good ? 0 : 1;
+    return good ? 0 : 1;
 }

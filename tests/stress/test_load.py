@@ -45,7 +45,7 @@ class Writer:
     def __init__(self, store, seed, durability):
         self.process = start(store, ENDLESS, durability, "--times", capacity=CAPACITY, seed=seed)
         processes.append(self.process)
-        self.acks, self.took_us = [], []
+        self.acks, self.took_us, self.ended = [], [], False
         self.changed = threading.Condition()
         self.thread = threading.Thread(target=self._listen, daemon=True)
         self.thread.start()
@@ -57,6 +57,9 @@ class Writer:
                 self.acks.append(tuple(ack))
                 self.took_us.append(us)
                 self.changed.notify()
+        with self.changed:
+            self.ended = True
+            self.changed.notify()
 
     def wait_for(self, n_more):
         """Until it has acknowledged so many more; a writer that stands still is a failure."""
@@ -64,8 +67,9 @@ class Writer:
             wanted = len(self.acks) + n_more
             while len(self.acks) < wanted:
                 n = len(self.acks)
-                assert self.changed.wait_for(lambda n=n: len(self.acks) > n, HANG_S), \
-                    "the writer is held up after %d commits (exit code %s)" % (n, self.process.poll())
+                assert self.changed.wait_for(lambda n=n: len(self.acks) > n or self.ended, HANG_S), \
+                    "the writer is held up after %d commits" % n
+                assert not self.ended, "the writer ended by itself: " + self.process.stderr.read().decode()
 
     def run_for(self, seconds):
         end = time.monotonic() + seconds
