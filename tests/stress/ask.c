@@ -1,13 +1,12 @@
 /* Judging what a reader sees (ask.h).
  *
  * Rows are asked for through the public interface alone; which rows there should be, only the catalogue of the reader's
- * snapshot tells, and it is judged first. With delta 0 nothing is turned, so that a query which is a row's key finds that
- * row before any other: the product of two different keys is a tenth of a key's with itself at most. Its logit is then so
- * far above the others that the softmax gives it all, and V_mem is its value to the bit.
+ * snapshot tells, and it is judged first. With delta 0 nothing is turned, so a query that is a row's key finds that row
+ * before any other: a random key's product with another is far below that with itself. Its logit is so far above the
+ * others that the softmax gives it all, and V_mem is its value to the bit.
  */
 #include "ask.h"
 
-#include <math.h>
 #include <string.h>
 #include <time.h>
 

@@ -32,7 +32,7 @@ void stress_asker_close(struct stress_asker *asker);
 /* The parts of a segment, for who waits in between: begin, judge as often as one likes, end. */
 int stress_ask_begin(struct stress_asker *asker);
 /* What is visible: documents, extents and the first row are those of the stream, and no row that an earlier segment saw
- * has been taken back; each visible row, gathered from each layer and head, is the one it claims to be, its document and
+ * has been taken back; each visible row, gathered from each layer and head, is the one it claims to be, document and
  * position too; and queries that are keys of rows find those, and nothing that is not visible. MEMTX_E_CORRUPT with the
  * first difference, or what the memory said. */
 int stress_ask_judge(struct stress_asker *asker);

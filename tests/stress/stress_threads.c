@@ -6,8 +6,8 @@
  * reading: what the first use of it checks, one does for all. On the heap a store belongs to one thread: there each
  * has its own, and they must not meet in anything that the library keeps for itself.
  *
- * A plain main, since Criterion does not run under the thread sanitizer. To be run with OMP_NUM_THREADS=1: libgomp is not
- * instrumented, and its barriers would be taken for races.
+ * A plain main, since Criterion does not run under the thread sanitizer. To be run with OMP_NUM_THREADS=1: libgomp is
+ * not instrumented, so what its barriers keep apart would be taken for races.
  */
 #include <pthread.h>
 #include <stdatomic.h>

@@ -182,8 +182,8 @@ def deaths():
 
 
 def held():
-    """Readers that stand still within a segment: what they see stays, the writer goes on, and when they are killed there
-    what they held is used again, though nobody opens the store."""
+    """Readers that stand still within a segment: what they see stays, the writer goes on, and when some are killed
+    there what they held is used again, though nobody opens the store."""
     store = new("held")
     writer = Writer(store, 0, "full")
     writer.wait_for(40)
