@@ -483,9 +483,30 @@ uint64_t memtx__snapshot_id(const struct memtx__snapshot *snapshot)
     return mdb_txn_id(snapshot->txn);
 }
 
+/* LMDB takes the newest transaction's number and copies its meta page in two steps. Two commits in between put a newer
+ * meta page in that place: the snapshot is then that one's, whole, but goes by the older number. */
+static bool is_overtaken(const struct memtx__snapshot *snapshot)
+{
+    const struct memtx__environment *environment = snapshot->environment;
+    MDB_val key = memtx__text_key("state"), value;
+    struct memtx__state state;
+    return mdb_get(snapshot->txn, environment->databases[MEMTX__DB_META], &key, &value) == MDB_SUCCESS &&
+           memtx__state_decode(&state, value.mv_data, value.mv_size) == MEMTX_OK &&
+           state.transaction > memtx__snapshot_id(snapshot);
+}
+
 int memtx__snapshot_renew(struct memtx__snapshot *snapshot)
 {
-    return memtx__lmdb_status(mdb_txn_renew(snapshot->txn), snapshot->environment->path, "read");
+    enum { MOST_TRIES = 16 };
+    const char *path = snapshot->environment->path;
+    for (int i = 0; i < MOST_TRIES; i++) {
+        int status = memtx__lmdb_status(mdb_txn_renew(snapshot->txn), path, "read");
+        if (status || !is_overtaken(snapshot)) {
+            return status;
+        }
+        mdb_txn_reset(snapshot->txn);
+    }
+    return memtx__fail(MEMTX_E_BUSY, "%s: a writer overtook the reading %d times (try again)", path, MOST_TRIES);
 }
 
 void memtx__snapshot_reset(struct memtx__snapshot *snapshot)
