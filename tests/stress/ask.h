@@ -16,6 +16,7 @@ struct stress_ask_counts {
 struct stress_asker {
     memtx_memory *memory;
     uint64_t capacity;
+    uint64_t n_glances; /* before a segment: 0, or what the caller sets */
     struct memtx__rng rng;
     uint64_t n_store_rows; /* of the store, as the newest segment saw it */
     struct stress_ask_counts counts;
@@ -38,7 +39,7 @@ int stress_ask_begin(struct stress_asker *asker);
 int stress_ask_judge(struct stress_asker *asker);
 void stress_ask_end(struct stress_asker *asker);
 
-/* A segment: half of them are judged a second time after up to 20 ms, in which the writer frees what it may. */
+/* A segment, after n_glances snapshots that are only taken: half of them are judged a second time after up to 20 ms, in which the writer frees what it may. */
 int stress_ask(struct stress_asker *asker);
 
 #endif

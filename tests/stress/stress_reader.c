@@ -1,8 +1,9 @@
 /* A process that reads a store of the known stream while others write it, until SIGTERM (ask.h):
  *
- *     stress_reader DIR --capacity C [--seed S] [--hold]
+ *     stress_reader DIR --capacity C [--seed S] [--hold | --glances N]
  *
- * It opens the store for reading, judges some segments, closes it, and begins again. With --hold it begins one
+ * It opens the store for reading, judges some segments, closes it, and begins again. With --glances it
+ * takes so many snapshots before each segment. With --hold it begins one
  * segment, says `holding` and waits; at SIGTERM it judges what it then still must see. stdout at the end:
  * `O openings, N segments, R rows, L last`, where L rows is the store's number in the newest segment. Exit 0, or 1 with
  * one line on stderr.
@@ -26,7 +27,7 @@ static void stop(int signal)
 
 static int usage(const char *name)
 {
-    (void)fprintf(stderr, "usage: %s DIR --capacity C [--seed S] [--hold]\n", name);
+    (void)fprintf(stderr, "usage: %s DIR --capacity C [--seed S] [--hold | --glances N]\n", name);
     return 2;
 }
 
@@ -87,6 +88,7 @@ int main(int n_args, char **args)
 {
     static const struct option table[] = {{"capacity", required_argument, NULL, 'c'},
                                           {"seed", required_argument, NULL, 's'},
+                                          {"glances", required_argument, NULL, 'g'},
                                           {"hold", no_argument, NULL, 'h'},
                                           {NULL, 0, NULL, 0}};
     static struct stress_asker asker;
@@ -98,6 +100,8 @@ int main(int n_args, char **args)
             capacity = strtoull(optarg, NULL, 10);
         } else if (option == 's') {
             seed = strtoull(optarg, NULL, 10);
+        } else if (option == 'g') {
+            asker.n_glances = strtoull(optarg, NULL, 10);
         } else if (option == 'h') {
             holds = true;
         } else {

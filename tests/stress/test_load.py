@@ -13,6 +13,7 @@ import errno
 import os
 import random
 import re
+import signal
 import subprocess
 import threading
 import time
@@ -29,6 +30,8 @@ ALONE_S = 5 if LONG else 0.7
 LOAD_S = 60 if LONG else 2.5
 WRITERS = 12 if LONG else 2      # one after the other, each but the last killed while the readers read
 DEATHS = 200 if LONG else 16     # of readers
+STOPS = 2000 if LONG else 40     # of readers
+GLANCES = 20000                  # some milliseconds
 STEADY_COMMITS = 1000 if LONG else 100
 COPIED_BYTES = 600000            # by a commit, about: the last chunk of each pair anew
 SHIM = os.environ.get("CRASH_SHIM")  # not under a sanitizer
@@ -181,6 +184,25 @@ def deaths():
     gone(store)
 
 
+def overtaken():
+    """Readers that do little but take snapshots are stopped wherever they are, and go on some commits later."""
+    rng, store = random.Random(1), new("overtaken")
+    writer = Writer(store, 0, "full")
+    writer.wait_for(1)
+    readers = [Reader(store, seed, "--glances", str(GLANCES)) for seed in range(READERS // 2)]
+    for _ in range(STOPS):
+        reader = rng.choice(readers).process
+        reader.send_signal(signal.SIGSTOP)
+        writer.wait_for(3)
+        reader.send_signal(signal.SIGCONT)
+        time.sleep(rng.uniform(0, 0.002))
+    reports = [reader.end() for reader in readers]
+    writer.kill()
+    print("# %d stops, %d segments" % (STOPS, sum(report[1] for report in reports)), flush=True)
+    check(store, promised(writer.acks, "full"), CAPACITY)
+    gone(store)
+
+
 def held():
     """Readers that stand still within a segment: what they see stays, the writer goes on, and when some are killed
     there what they held is used again, though nobody opens the store."""
@@ -226,6 +248,7 @@ add("eight readers beside writers that are killed, full", load, "full")
 if LONG:
     add("eight readers beside writers that are killed, group", load, "group")
 add("readers that are killed", deaths)
+add("readers that are overtaken", overtaken)
 add("readers that stand still within a segment", held)
 if SHIM:
     add("a writer that is killed after each of its writes, beside a reader", each_write)
