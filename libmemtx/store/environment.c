@@ -63,11 +63,14 @@ int memtx__lmdb_status(int code, const char *path, const char *what)
 
 int memtx__lmdb_begin(MDB_txn **out, struct memtx__environment *environment)
 {
+    int n_dead;
     *out = NULL;
     int status = memtx__environment_check_pages(environment);
-    return status ? status
-                  : memtx__lmdb_status(mdb_txn_begin(environment->env, NULL, 0, out), environment->path,
-                                       "begin a transaction");
+    if (status) {
+        return status;
+    }
+    (void)mdb_reader_check(environment->env, &n_dead); /* a reader that was killed would hold its pages for ever */
+    return memtx__lmdb_status(mdb_txn_begin(environment->env, NULL, 0, out), environment->path, "begin a transaction");
 }
 
 /* LMDB says EIO of a write that came back short, which is how a disk answers that has just become full: ENOSPC instead,
@@ -202,6 +205,19 @@ static int open_env(struct memtx__environment *environment, const char *path, bo
     return memtx__lmdb_status(code, environment->path, "open the database");
 }
 
+/* A writer that dies between its meta page and the number in lock.mdb that tells of it leaves that number one behind while
+ * others have the store open. LMDB sets it right when the next transaction that writes begins: before that we would load
+ * the state before, and then go on from it over the newer one. */
+static int settle(struct memtx__environment *environment)
+{
+    MDB_txn *txn;
+    int code = mdb_txn_begin(environment->env, NULL, 0, &txn);
+    if (!code) {
+        mdb_txn_abort(txn);
+    }
+    return memtx__lmdb_status(code, environment->path, "begin a transaction");
+}
+
 /* The tables of an existing store. An environment in which nothing was ever written is new; one that holds other tables
  * is somebody else's and is left alone. */
 static int open_tables(bool *is_new, struct memtx__environment *environment)
@@ -309,6 +325,9 @@ int memtx__environment_open(struct memtx__environment **out, bool *is_new, const
     environment->pages_fd = -1;
     status =
         options->temporary ? open_temporary(environment, path) : open_in(environment, path, shown, options->read_only);
+    if (!status && !options->read_only) {
+        status = settle(environment);
+    }
     if (!status) {
         status = open_tables(is_new, environment);
     }
@@ -490,9 +509,30 @@ uint64_t memtx__snapshot_id(const struct memtx__snapshot *snapshot)
     return mdb_txn_id(snapshot->txn);
 }
 
+/* LMDB takes the newest transaction's number and copies its meta page in two steps. Two commits in between put a newer
+ * meta page in that place: the snapshot is then that one's, whole, but goes by the older number. */
+static bool is_overtaken(const struct memtx__snapshot *snapshot)
+{
+    const struct memtx__environment *environment = snapshot->environment;
+    MDB_val key = memtx__text_key("state"), value;
+    struct memtx__state state;
+    return mdb_get(snapshot->txn, environment->databases[MEMTX__DB_META], &key, &value) == MDB_SUCCESS &&
+           memtx__state_decode(&state, value.mv_data, value.mv_size) == MEMTX_OK &&
+           state.transaction > memtx__snapshot_id(snapshot);
+}
+
 int memtx__snapshot_renew(struct memtx__snapshot *snapshot)
 {
-    return memtx__lmdb_status(mdb_txn_renew(snapshot->txn), snapshot->environment->path, "read");
+    enum { MOST_TRIES = 16 };
+    const char *path = snapshot->environment->path;
+    for (int i = 0; i < MOST_TRIES; i++) {
+        int status = memtx__lmdb_status(mdb_txn_renew(snapshot->txn), path, "read");
+        if (status || !is_overtaken(snapshot)) {
+            return status;
+        }
+        mdb_txn_reset(snapshot->txn);
+    }
+    return memtx__fail(MEMTX_E_BUSY, "%s: a writer overtook the reading %d times (try again)", path, MOST_TRIES);
 }
 
 void memtx__snapshot_reset(struct memtx__snapshot *snapshot)

@@ -157,7 +157,11 @@ int memtx__environment_load(memtx_store *store)
     if (status) {
         return status;
     }
-    status = memtx__snapshot_catalogue(&store->now, &snapshot, store->version);
+    mdb_txn_reset(snapshot.txn);
+    status = memtx__snapshot_renew(&snapshot);
+    if (!status) {
+        status = memtx__snapshot_catalogue(&store->now, &snapshot, store->version);
+    }
     if (!status) {
         store->tail.first_chunk = store->now.state.n_rows / store->chunk_rows;
     }

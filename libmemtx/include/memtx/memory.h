@@ -71,6 +71,7 @@ typedef struct memtx_memory memtx_memory;
 MEMTX_API struct memtx_memory_options memtx_memory_options_default(void);
 
 /* A memory over a store, which stays the caller's and must outlive it. *out is the caller's; NULL on failure.
+ * A reader may be opened in any thread; with scope_names, which are looked up in the store, only while none appends.
  * MEMTX_E_INVALID (an option out of range; a reader of its own document; not a reader over a read-only store),
  * MEMTX_E_NOT_FOUND (a name of the scope), MEMTX_E_BUSY (another memory appends to the store already),
  * MEMTX_E_NO_MEMORY, or what the store says. */
@@ -135,7 +136,8 @@ MEMTX_API int memtx_memory_append(memtx_memory *memory, uint32_t layer, size_t n
  * when LMDB's own meta page was what failed: then the store must be opened anew). */
 MEMTX_API int memtx_memory_commit(memtx_memory *memory);
 
-/* What a memory was opened with and over. options.tau is NULL; store.spec.rope_factors is borrowed from the store. */
+/* What a memory was opened with and over; not while another thread appends to the store. options.tau is NULL;
+ * store.spec.rope_factors is borrowed from the store. */
 struct memtx_memory_facts {
     struct memtx_memory_options options;
     struct memtx_store_facts store;
