@@ -15,7 +15,8 @@ static const char details[] = "Actions:\n"
                               "  compact DIR NEW    writes a copy without holes, which can be moved\n"
                               "  rm DIR NAME        removes a document\n"
                               "\n"
-                              "All but rm only read, and work beside a process that writes.\n"
+                              "All but rm only read, and work beside a process that writes. Ctrl-C ends verify and\n"
+                              "compact; of a copy that broke off nothing is left.\n"
                               "\n"
                               "Example:\n"
                               "  memtx store verify emma.memory\n";
@@ -23,7 +24,7 @@ static const char details[] = "Actions:\n"
 /* Long work on its way. */
 struct work {
     const char *name;
-    double shown_at; /* in seconds of the work */
+    double show_at; /* in seconds of the work */
 };
 
 /* How far it is, ten times a second, and Ctrl-C. */
@@ -31,12 +32,12 @@ static int show_progress(void *context, const struct memtx_store_progress *p)
 {
     const double pause = 0.1, mib = 1048576;
     struct work *work = context;
-    if (p->seconds >= work->shown_at + pause) {
-        const double rate = (double)p->n_bytes / p->seconds;
+    if (p->seconds >= work->show_at) {
+        const double rate = p->seconds > 0 ? (double)p->n_bytes / p->seconds : 0;
         cli_progress("%s  %.1f/%.1f MiB  %.0f %%  %.0f MiB/s  %.0f s left", work->name, (double)p->n_bytes / mib,
                      (double)p->n_all_bytes / mib, 100.0 * (double)p->n_bytes / (double)p->n_all_bytes, rate / mib,
-                     (double)(p->n_all_bytes - p->n_bytes) / rate);
-        work->shown_at = p->seconds;
+                     rate > 0 ? (double)(p->n_all_bytes - p->n_bytes) / rate : 0);
+        work->show_at = p->seconds + pause;
     }
     return cli_interrupted;
 }
