@@ -178,6 +178,9 @@ uint64_t memtx__snapshot_id(const struct memtx__snapshot *snapshot); /* grows wi
 /* The chunk's bytes, borrowed until the pages are freed, which only the writer does. */
 int memtx__snapshot_chunk(const unsigned char **bytes, size_t *n_bytes, struct memtx__snapshot *snapshot,
                           enum memtx__chunk_kind kind, uint64_t chunk, uint32_t layer, uint32_t kv_head);
+/* Token ids of a chunk, u32[n_rows] little-endian at no particular address, checked; borrowed as the chunk's bytes are. */
+int memtx__snapshot_tokens(const unsigned char **tokens, struct memtx__snapshot *snapshot, uint64_t chunk,
+                           uint32_t n_rows);
 /* load.c: the catalogue as the snapshot has it, in place of what *out held. */
 int memtx__snapshot_catalogue(struct memtx__catalogue *out, struct memtx__snapshot *snapshot, uint32_t version);
 /* load.c: the running state of a document of the snapshot's catalogue, owned by the caller. */

@@ -1,7 +1,6 @@
 /* Reads all of a store (memtx/store.h): LMDB's pages first, which everything else stands on; then documents and extents
  * against each other; then every chunk, and that no table holds what nobody can have written. */
 #include "base/alloc.h"
-#include "base/crc32c.h"
 #include "base/status.h"
 #include "store/progress.h"
 #include "store/tables.h"
@@ -56,17 +55,10 @@ static int check_documents(struct verification *v)
 
 static int check_tokens(struct verification *v, uint64_t chunk)
 {
-    const size_t n_rows = n_rows_of(v, chunk);
-    unsigned char name[8];
-    MDB_val key = memtx__number_key(name, chunk), value;
-    int code = mdb_get(v->snapshot->txn, v->store->environment->databases[MEMTX__DB_TOKENS], &key, &value);
-    if (code || value.mv_size != 4 * n_rows + 4 ||
-        memtx__crc32c(0, value.mv_data, 4 * n_rows) !=
-            memtx__get_u32((const unsigned char *)value.mv_data + 4 * n_rows)) {
-        return memtx__fail(MEMTX_E_CORRUPT, "the token ids of chunk %llu are %s", (unsigned long long)chunk,
-                           code == MDB_NOTFOUND ? "missing" : "damaged");
-    }
-    return memtx__progress_add(&v->progress, value.mv_size);
+    const uint32_t n_rows = n_rows_of(v, chunk);
+    const unsigned char *tokens;
+    int status = memtx__snapshot_tokens(&tokens, v->snapshot, chunk, n_rows);
+    return status ? status : memtx__progress_add(&v->progress, 4 * (uint64_t)n_rows + 4);
 }
 
 static int check_chunk(struct verification *v, enum memtx__chunk_kind kind, uint32_t layer, uint32_t kv_head,

@@ -177,7 +177,7 @@ static void hand_append(struct hand *hand, size_t n, uint64_t first_position)
     }
     for (size_t i = 0; i < n; i++) {
         hand->positions[hand->n_rows + i] = first_position + i;
-        ids[i] = (uint32_t)(hand->n_rows + i);
+        ids[i] = (uint32_t)(7 * (hand->n_rows + i));
     }
     cr_assert_eq(memtx_memory_append(hand->memory, LAYER, n, hand->keys + hand->n_rows * G * D,
                                      hand->values + hand->n_rows * G * D, ids, hand->positions + hand->n_rows),
@@ -599,11 +599,16 @@ static void check_gathered(struct hand *hand, size_t first, size_t end)
 {
     struct memtx__rng rng = memtx__rng_create(29, end);
     int64_t ids[MOST_GATHERED];
+    uint32_t tokens[MOST_GATHERED];
     for (size_t i = 0; i < MOST_GATHERED; i++) {
         ids[i] = (int64_t)(first + memtx__rng_below(&rng, end - first));
     }
     ids[0] = (int64_t)end - 1;
     ids[1] = ids[MOST_GATHERED - 1] = (int64_t)first;
+    cr_assert_eq(memtx_memory_tokens(tokens, hand->memory, MOST_GATHERED, ids), MEMTX_OK, "%s", memtx_last_error());
+    for (size_t i = 0; i < MOST_GATHERED; i++) {
+        cr_assert_eq(tokens[i], 7 * ids[i]);
+    }
     for (uint32_t head = 0; head < G; head++) {
         cr_assert_eq(gather(hand, head, MOST_GATHERED, ids), MEMTX_OK, "%s", memtx_last_error());
         for (size_t i = 0; i < MOST_GATHERED; i++) {
@@ -617,12 +622,16 @@ static void check_gathered(struct hand *hand, size_t first, size_t end)
 static void check_out_of_sight(struct hand *hand, int64_t seen, int64_t unseen)
 {
     const int64_t ids[] = {seen, seen, unseen, seen, -2};
+    uint32_t tokens[5];
     char expected[32];
     (void)snprintf(expected, sizeof expected, "row %lld is", (long long)unseen);
     cr_assert_eq(gather(hand, 0, 2, ids), MEMTX_OK, "%s", memtx_last_error());
     cr_assert_eq(gather(hand, 0, 5, ids), MEMTX_E_NOT_FOUND, "row %lld", (long long)unseen);
     cr_assert_not_null(strstr(memtx_last_error(), expected), "'%s' names another than %lld", memtx_last_error(),
                        (long long)unseen);
+    cr_assert_eq(memtx_memory_tokens(tokens, hand->memory, 2, ids), MEMTX_OK);
+    cr_assert_eq(memtx_memory_tokens(tokens, hand->memory, 5, ids), MEMTX_E_NOT_FOUND);
+    cr_assert_not_null(strstr(memtx_last_error(), expected));
 }
 
 Test(gather, rows_are_those_that_were_appended)
@@ -702,10 +711,12 @@ Test(gather, past_capacity)
 Test(gather, calls_that_are_refused)
 {
     const int64_t id = 3;
+    uint32_t token;
     struct hand hand = hand_default();
     hand_open(&hand);
     hand_append(&hand, 5, 0);
     cr_assert_eq(gather(&hand, 0, 1, &id), MEMTX_E_INVALID, "no segment has begun");
+    cr_assert_eq(memtx_memory_tokens(&token, hand.memory, 1, &id), MEMTX_E_INVALID);
     cr_assert_eq(memtx_memory_begin_segment(hand.memory), MEMTX_OK);
     cr_assert_eq(gather(&hand, G, 1, &id), MEMTX_E_INVALID);
     cr_assert_eq(memtx_memory_gather(NULL, NULL, hand.memory, 0, 0, 1, &id), MEMTX_E_INVALID, "not kept");

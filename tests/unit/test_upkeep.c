@@ -93,7 +93,10 @@ static void check_document(memtx_store *store, const char *name, unsigned docume
         if (memtx_memory_row(&row, memory, (uint64_t)id) != MEMTX_OK) {
             continue;
         }
+        uint32_t token;
         n_seen++;
+        cr_assert_eq(memtx_memory_tokens(&token, memory, 1, &id), MEMTX_OK, "%s", memtx_last_error());
+        cr_assert_eq(token, sample_token(document, row.position));
         cr_assert_eq(memtx_memory_gather(keys, values, memory, 2, 1, 1, &id), MEMTX_OK, "%s", memtx_last_error());
         for (unsigned d = 0; d < SAMPLE_HEAD_SIZE; d++) {
             cr_assert_eq(keys[d], sample_number(document, row.position, 2, 1, 0, d));
