@@ -273,7 +273,11 @@ int memtx__environment_open(struct memtx__environment **out, bool *is_new, const
 {
     struct memtx__environment *environment;
     *out = NULL;
-    int status = memtx__alloc(&environment, 1, sizeof *environment);
+    /* LMDB takes each page that a transaction writes from malloc, and frees it when that ends. */
+    int status = options->read_only ? MEMTX_OK : memtx__alloc_expect(options->group_bytes);
+    if (!status) {
+        status = memtx__alloc(&environment, 1, sizeof *environment);
+    }
     if (status) {
         return status;
     }
