@@ -15,18 +15,41 @@ static const char details[] = "Actions:\n"
                               "  compact DIR NEW    writes a copy without holes, which can be moved\n"
                               "  rm DIR NAME        removes a document\n"
                               "\n"
-                              "All but rm only read, and work beside a process that writes.\n"
+                              "All but rm only read, and work beside a process that writes. Ctrl-C ends verify and\n"
+                              "compact; of a copy that broke off nothing is left.\n"
                               "\n"
                               "Example:\n"
                               "  memtx store verify emma.memory\n";
 
-/* How far long work is, and Ctrl-C. `context` is its name. */
-static int show_progress(void *context, uint64_t n_done, uint64_t n_all)
+/* Long work on its way. */
+struct work {
+    const char *name;
+    double show_at; /* in seconds of the work */
+};
+
+/* How far it is, ten times a second, and Ctrl-C. */
+static int show_progress(void *context, const struct memtx_store_progress *p)
 {
-    if (n_done % 64 == 0) {
-        cli_progress("%s: %.0f %%", (const char *)context, 100.0 * (double)n_done / (double)(n_all ? n_all : 1));
+    const double pause = 0.1, mib = 1048576;
+    struct work *work = context;
+    if (p->seconds >= work->show_at) {
+        const double rate = p->seconds > 0 ? (double)p->n_bytes / p->seconds : 0;
+        cli_progress("%s  %.1f/%.1f MiB  %.0f %%  %.0f MiB/s  %.0f s left", work->name, (double)p->n_bytes / mib,
+                     (double)p->n_all_bytes / mib, 100.0 * (double)p->n_bytes / (double)p->n_all_bytes, rate / mib,
+                     rate > 0 ? (double)(p->n_all_bytes - p->n_bytes) / rate : 0);
+        work->show_at = p->seconds + pause;
     }
     return cli_interrupted;
+}
+
+static struct memtx_store_upkeep_options begin_work(struct work *work, const char *name)
+{
+    struct memtx_store_upkeep_options told = memtx_store_upkeep_options_default();
+    *work = (struct work){.name = name};
+    told.progress = show_progress;
+    told.progress_context = work;
+    cli_progress("%s  the database's pages", name); /* the first part, which is not counted */
+    return told;
 }
 
 static int info(memtx_store *store, char **names)
@@ -77,8 +100,10 @@ static int list(memtx_store *store, char **names)
 static int verify(memtx_store *store, char **names)
 {
     struct memtx_store_facts facts;
+    struct work work;
+    const struct memtx_store_upkeep_options told = begin_work(&work, "verifying");
     (void)names;
-    int status = memtx_store_verify(store, show_progress, "verifying");
+    int status = memtx_store_verify(store, &told);
     memtx_store_info(&facts, store);
     if (!status) {
         cli_progress_clear();
@@ -90,7 +115,9 @@ static int verify(memtx_store *store, char **names)
 
 static int compact(memtx_store *store, char **names)
 {
-    int status = memtx_store_compact(store, names[0], show_progress, "copying");
+    struct work work;
+    const struct memtx_store_upkeep_options told = begin_work(&work, "copying");
+    int status = memtx_store_compact(store, names[0], &told);
     cli_progress_clear();
     return status;
 }

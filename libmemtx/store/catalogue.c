@@ -176,3 +176,9 @@ bool memtx__catalogue_sees(const struct memtx__catalogue *catalogue, uint64_t ch
     return memtx__catalogue_has_rows(catalogue, first_row > first_visible ? first_row : first_visible,
                                      first_row + chunk_rows);
 }
+
+uint32_t memtx__catalogue_chunk_rows(const struct memtx__catalogue *catalogue, uint64_t chunk, uint32_t chunk_rows)
+{
+    const uint64_t n_left = catalogue->state.n_rows - chunk * chunk_rows;
+    return n_left < chunk_rows ? (uint32_t)n_left : chunk_rows;
+}

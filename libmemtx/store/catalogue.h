@@ -55,4 +55,7 @@ const struct memtx__extent *memtx__catalogue_last_before(const struct memtx__cat
 bool memtx__catalogue_has_rows(const struct memtx__catalogue *catalogue, uint64_t first_row, uint64_t end_row);
 bool memtx__catalogue_sees(const struct memtx__catalogue *catalogue, uint64_t chunk, uint32_t chunk_rows);
 
+/* Rows that a chunk must hold: up to the last that was given out. */
+uint32_t memtx__catalogue_chunk_rows(const struct memtx__catalogue *catalogue, uint64_t chunk, uint32_t chunk_rows);
+
 #endif

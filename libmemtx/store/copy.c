@@ -13,6 +13,7 @@
 #include "base/crc32c.h"
 #include "base/file.h"
 #include "base/status.h"
+#include "store/progress.h"
 #include "store/tables.h"
 
 enum { RECORDS_OF_TRANSACTION = 512 }; /* 32 MiB of chunks */
@@ -24,9 +25,7 @@ struct copying {
     struct memtx__catalogue catalogue;
     MDB_txn *txn; /* of the copy; NULL between two */
     size_t n_in_transaction;
-    memtx_store_progress *progress;
-    void *context;
-    uint64_t n_done, n_all; /* records */
+    struct memtx__progress progress;
 };
 
 /* Every transaction carries the whole state: the copy is none until it has its name. */
@@ -53,12 +52,9 @@ static int put(struct copying *c, enum memtx__database database, MDB_val *key, M
     if (!status && ++c->n_in_transaction == RECORDS_OF_TRANSACTION) {
         status = end_transaction(c);
     }
-    c->n_done++;
-    if (!status && c->progress && c->progress(c->context, c->n_done, c->n_all)) {
-        status = memtx__fail(MEMTX_E_INTERRUPTED, "interrupted after %llu of %llu records (nothing was left)",
-                             (unsigned long long)c->n_done, (unsigned long long)c->n_all);
-    }
-    return status;
+    const size_t n_uncounted =
+        database == MEMTX__DB_RUNNING && value->mv_size > MEMTX__PIECE_HEADER_BYTES ? MEMTX__PIECE_HEADER_BYTES : 0;
+    return status ? status : memtx__progress_add(&c->progress, value->mv_size - n_uncounted);
 }
 
 /* A chunk of keys or values, checked; its rows may be more than are visible. */
@@ -112,7 +108,6 @@ static int copy_record(struct copying *c, enum memtx__database database, MDB_val
             return memtx__fail(MEMTX_E_CORRUPT, "a key of %zu bytes", key->mv_size);
         }
         if (!memtx__catalogue_sees(&c->catalogue, memtx__get_be(key->mv_data, 8), c->store->chunk_rows)) {
-            c->n_done++;
             return MEMTX_OK;
         }
     }
@@ -155,18 +150,6 @@ static int copy_tables(struct copying *c)
         status = copy_table(c, databases[i]);
     }
     return status ? status : end_transaction(c);
-}
-
-static int count_records(struct copying *c)
-{
-    static const enum memtx__database databases[] = {MEMTX__DB_TOKENS, MEMTX__DB_KEYS, MEMTX__DB_VALUES};
-    int code = MDB_SUCCESS;
-    for (size_t i = 0; i < 3 && !code; i++) {
-        MDB_stat facts;
-        code = mdb_stat(c->from->txn, c->from->environment->databases[databases[i]], &facts);
-        c->n_all += code ? 0 : facts.ms_entries;
-    }
-    return memtx__lmdb_status(code, c->from->environment->path, "read");
 }
 
 static int copy_into(struct copying *c, const char *temporary, const char *shown)
@@ -254,9 +237,9 @@ static int fill_directory(struct copying *c, const char *temporary, const char *
     return status;
 }
 
-int memtx_store_compact(memtx_store *store, const char *new_path, memtx_store_progress *progress, void *context)
+int memtx_store_compact(memtx_store *store, const char *new_path, const struct memtx_store_upkeep_options *options)
 {
-    struct copying c = {.store = store, .progress = progress, .context = context};
+    struct copying c = {.store = store};
     char *temporary = NULL;
     if (!store->environment) {
         return memtx__fail(MEMTX_E_INVALID, "a store on the heap cannot be compacted");
@@ -275,9 +258,7 @@ int memtx_store_compact(memtx_store *store, const char *new_path, memtx_store_pr
         status = memtx__snapshot_catalogue(&c.catalogue, c.from, store->version);
     }
     if (!status) {
-        status = count_records(&c);
-    }
-    if (!status) {
+        memtx__progress_begin(&c.progress, options, store, &c.catalogue);
         status = make_temporary(&temporary, new_path);
     }
     if (!status) {

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "base/crc32c.h"
 #include "base/file.h"
 #include "base/status.h"
 #include "math/rows.h"
@@ -317,7 +318,11 @@ int memtx__environment_open(struct memtx__environment **out, bool *is_new, const
 {
     struct memtx__environment *environment;
     *out = NULL;
-    int status = memtx__alloc(&environment, 1, sizeof *environment);
+    /* LMDB takes each page that a transaction writes from malloc, and frees it when that ends. */
+    int status = options->read_only ? MEMTX_OK : memtx__alloc_expect(options->group_bytes);
+    if (!status) {
+        status = memtx__alloc(&environment, 1, sizeof *environment);
+    }
     if (status) {
         return status;
     }
@@ -544,4 +549,21 @@ int memtx__snapshot_chunk(const unsigned char **bytes, size_t *n_bytes, struct m
                           enum memtx__chunk_kind kind, uint64_t chunk, uint32_t layer, uint32_t kv_head)
 {
     return memtx__lmdb_chunk(bytes, n_bytes, snapshot->environment, snapshot->txn, kind, chunk, layer, kv_head);
+}
+
+int memtx__snapshot_tokens(const unsigned char **tokens, struct memtx__snapshot *snapshot, uint64_t chunk,
+                           uint32_t n_rows)
+{
+    const struct memtx__environment *environment = snapshot->environment;
+    const size_t n_bytes = 4 * (size_t)n_rows;
+    unsigned char name[8];
+    MDB_val key = memtx__number_key(name, chunk), value;
+    int code = mdb_get(snapshot->txn, environment->databases[MEMTX__DB_TOKENS], &key, &value);
+    if (code || value.mv_size != n_bytes + 4 ||
+        memtx__crc32c(0, value.mv_data, n_bytes) != memtx__get_u32((const unsigned char *)value.mv_data + n_bytes)) {
+        return memtx__fail(MEMTX_E_CORRUPT, "%s: the token ids of chunk %llu are %s", environment->path,
+                           (unsigned long long)chunk, code == MDB_NOTFOUND ? "missing" : "damaged");
+    }
+    *tokens = value.mv_data;
+    return MEMTX_OK;
 }

@@ -200,30 +200,39 @@ static int copy_pieces(unsigned char *bytes, const struct memtx__environment *en
     return status;
 }
 
-int memtx__environment_load_state(unsigned char **bytes, struct memtx__environment *environment,
-                                  const struct memtx_document *document)
+int memtx__snapshot_state(unsigned char **bytes, struct memtx__snapshot *snapshot,
+                          const struct memtx_document *document)
 {
-    struct memtx__snapshot *snapshot;
+    const struct memtx__environment *environment = snapshot->environment;
     *bytes = NULL;
     if (document->state_bytes > memtx__environment_bytes(environment)) {
         return memtx__fail(MEMTX_E_CORRUPT, "%s: a running state of %llu bytes, more than the whole store",
                            environment->path, (unsigned long long)document->state_bytes);
     }
+    int status = memtx__alloc_raw(bytes, (size_t)document->state_bytes, 1);
+    if (!status) {
+        status = copy_pieces(*bytes, environment, snapshot->txn, document);
+    }
+    if (status) {
+        memtx__free(*bytes);
+        *bytes = NULL;
+    }
+    return status;
+}
+
+int memtx__environment_load_state(unsigned char **bytes, struct memtx__environment *environment,
+                                  const struct memtx_document *document)
+{
+    struct memtx__snapshot *snapshot;
+    *bytes = NULL;
     int status = memtx__snapshot_open(&snapshot, environment);
     if (status) {
         return status;
     }
     status = memtx__snapshot_renew(snapshot);
     if (!status) {
-        status = memtx__alloc_raw(bytes, (size_t)document->state_bytes, 1);
-    }
-    if (!status) {
-        status = copy_pieces(*bytes, environment, snapshot->txn, document);
+        status = memtx__snapshot_state(bytes, snapshot, document);
     }
     memtx__snapshot_close(snapshot);
-    if (status) {
-        memtx__free(*bytes);
-        *bytes = NULL;
-    }
     return status;
 }

@@ -14,6 +14,7 @@
  *   erase.c        the transactions that take documents, or rows of one, away
  *   verify.c       reads everything
  *   copy.c         compaction
+ *   progress.c     how far verification and compaction are
  *   pages.c        LMDB's own pages, checked before LMDB reads them
  *   view.c         where rows stand, for searching
  *   records.c      bytes of the records
@@ -193,8 +194,14 @@ uint64_t memtx__snapshot_id(const struct memtx__snapshot *snapshot); /* grows wi
 /* The chunk's bytes, borrowed until the pages are freed, which only the writer does. */
 int memtx__snapshot_chunk(const unsigned char **bytes, size_t *n_bytes, struct memtx__snapshot *snapshot,
                           enum memtx__chunk_kind kind, uint64_t chunk, uint32_t layer, uint32_t kv_head);
+/* Token ids of a chunk, u32[n_rows] little-endian at no particular address, checked; borrowed as the chunk's bytes are. */
+int memtx__snapshot_tokens(const unsigned char **tokens, struct memtx__snapshot *snapshot, uint64_t chunk,
+                           uint32_t n_rows);
 /* load.c: the catalogue as the snapshot has it, in place of what *out held. */
 int memtx__snapshot_catalogue(struct memtx__catalogue *out, struct memtx__snapshot *snapshot, uint32_t version);
+/* load.c: the running state of a document of the snapshot's catalogue, owned by the caller. */
+int memtx__snapshot_state(unsigned char **bytes, struct memtx__snapshot *snapshot,
+                          const struct memtx_document *document);
 
 /* make.c: the database of a new store, complete and on disk, in a directory that has none; `shown` is its name in
  * messages. The lock is held. */
@@ -208,7 +215,7 @@ int memtx__environment_load_spec(struct memtx_store_spec *spec, uint32_t *versio
                                  float **rope_factors, struct memtx__environment *environment);
 /* Catalogue and, for writing, the rows of the last chunk, if it is not full, into the store. */
 int memtx__environment_load(memtx_store *store);
-/* A running state, owned by the caller. */
+/* The newest running state, owned by the caller. */
 int memtx__environment_load_state(unsigned char **bytes, struct memtx__environment *environment,
                                   const struct memtx_document *document);
 

@@ -108,3 +108,14 @@ int memtx__view_chunk(const unsigned char **rows, struct memtx__view *view, enum
     *rows = *known;
     return status;
 }
+
+int memtx__view_tokens(const unsigned char **tokens, struct memtx__view *view, uint64_t chunk)
+{
+    const memtx_store *store = view->store;
+    if (!view->snapshot || (!view->is_reader && chunk >= n_full_chunks(view))) {
+        *tokens = memtx__tail_tokens(&store->tail, chunk);
+        return MEMTX_OK;
+    }
+    return memtx__snapshot_tokens(tokens, view->snapshot, chunk,
+                                  memtx__catalogue_chunk_rows(view->catalogue, chunk, store->chunk_rows));
+}

@@ -38,4 +38,8 @@ void memtx__view_end(struct memtx__view *view);
 int memtx__view_chunk(const unsigned char **rows, struct memtx__view *view, enum memtx__chunk_kind kind, uint32_t layer,
                       uint32_t kv_head, uint64_t chunk);
 
+/* The token ids of a chunk that holds visible rows, u32 each, little-endian; borrowed until the view ends.
+ * MEMTX_E_CORRUPT. */
+int memtx__view_tokens(const unsigned char **tokens, struct memtx__view *view, uint64_t chunk);
+
 #endif

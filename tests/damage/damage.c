@@ -146,7 +146,7 @@ static enum outcome judge_reading(struct result *result, const struct answers *t
         (void)memtx_store_close(store);
         return bad(result, when, "reading refused with another status");
     }
-    status = memtx_store_verify(store, NULL, NULL);
+    status = memtx_store_verify(store, NULL);
     (void)memtx_store_close(store);
     const size_t n_same = n_equal(&found, truth);
     if (n_same < found.n_bytes || (!read && n_same < truth->n_bytes)) {
@@ -171,14 +171,14 @@ static enum outcome judge_copy(struct result *result)
     options.read_only = true;
     int status = memtx_store_open(&store, path, NULL, &options);
     remove_store(copy);
-    status = status ? status : memtx_store_compact(store, copy, NULL, NULL);
+    status = status ? status : memtx_store_compact(store, copy, NULL);
     (void)memtx_store_close(store);
     if (status) {
         return is_of_damage(status) ? AT_READ : bad(result, "copied", "refused with another status");
     }
     status = memtx_store_open(&store, copy, NULL, &options);
     status = status ? status : small_store_read(&found, store);
-    status = status ? status : memtx_store_verify(store, NULL, NULL);
+    status = status ? status : memtx_store_verify(store, NULL);
     (void)memtx_store_close(store);
     if (status) {
         return bad(result, "copied", "the copy is damaged");
@@ -365,7 +365,7 @@ static void read_whole(struct answers *out)
     memtx_store *store;
     options.read_only = true;
     if (memtx_store_open(&store, path, NULL, &options) || small_store_read(out, store) ||
-        memtx_store_verify(store, NULL, NULL) || memtx_store_close(store)) {
+        memtx_store_verify(store, NULL) || memtx_store_close(store)) {
         give_up("the undamaged store is refused");
     }
 }

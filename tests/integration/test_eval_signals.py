@@ -10,7 +10,7 @@ import time
 
 from command import MEMTX, SMALL, environment, evaluate, good, model, path, runs, scratch, text
 from tap import case, main
-from terminal import SECONDS, Terminal
+from terminal import SECONDS, Terminal, last_line
 
 LONG = 20000  # words: more than ten seconds in mode memory
 
@@ -27,11 +27,6 @@ def interrupted(at, *args, number=signal.SIGINT, env=None):
         return terminal.process.returncode, out, terminal.text
     finally:
         terminal.kill()
-
-
-def last_line(shown):
-    """What stands on the terminal in the end: a progress line is cleared."""
-    return shown.split("\x1b[K")[-1].replace("\r\n", "\n")
 
 
 @case

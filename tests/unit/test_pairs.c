@@ -225,9 +225,9 @@ Test(pairs, heads_that_are_kept_answer_as_if_all_were, .init = make_folder, .fin
         const struct memtx_store_spec spec = spec_of(false);
         done(memtx_store_open(&some, turn ? other : path, turn ? NULL : &spec, NULL));
         check_answers(some, all);
-        done(memtx_store_verify(some, NULL, NULL));
+        done(memtx_store_verify(some, NULL));
         if (!turn) {
-            done(memtx_store_compact(some, other, NULL, NULL));
+            done(memtx_store_compact(some, other, NULL));
         }
         done(memtx_store_close(some));
     }
@@ -420,8 +420,8 @@ Test(pairs, only_they_are_on_disk, .init = make_folder, .fini = remove_folder)
     end_change(txn, env);
     free(chunk);
     store = open_store(path, false);
-    refused(memtx_store_verify(store, NULL, NULL), MEMTX_E_CORRUPT, "table keys has a record that nobody wrote");
-    refused(memtx_store_compact(store, other, NULL, NULL), MEMTX_E_CORRUPT, "layer 2, kv head 1");
+    refused(memtx_store_verify(store, NULL), MEMTX_E_CORRUPT, "table keys has a record that nobody wrote");
+    refused(memtx_store_compact(store, other, NULL), MEMTX_E_CORRUPT, "layer 2, kv head 1");
     done(memtx_store_close(store));
 }
 
@@ -432,7 +432,7 @@ Test(pairs, a_removed_document_takes_their_chunks, .init = make_folder, .fini = 
     memtx_store *store = open_store(path, false);
     fill(store);
     done(memtx_store_remove_document(store, "text"));
-    done(memtx_store_verify(store, NULL, NULL));
+    done(memtx_store_verify(store, NULL));
     done(memtx_store_close(store));
     change(&txn, &env);
     cr_assert_eq(n_records(txn, "keys"), N_PAIRS, "the chunk that is being filled stays");
@@ -501,7 +501,7 @@ Test(pairs, the_last_ones_there_can_be, .init = make_folder, .fini = remove_fold
         cr_assert(!memtx_store_keeps(&facts.spec, MEMTX_MAX_LAYERS - 1, 62));
         cr_assert(!memtx_store_keeps(&facts.spec, 0, 64));
         cr_assert(!memtx_store_keeps(&facts.spec, MEMTX_MAX_LAYERS, 0));
-        done(memtx_store_verify(store, NULL, NULL));
+        done(memtx_store_verify(store, NULL));
         done(memtx_store_close(store));
     }
 }

@@ -110,7 +110,7 @@ Test(state, an_interrupted_reading_equals_an_uninterrupted_one, .init = begin, .
         struct memtx_document document;
         cr_assert_eq(memtx_store_document_named(&document, r.store, "text"), MEMTX_OK);
         cr_assert_eq(document.n_tokens, N_TEXT, "every token is a row, once");
-        cr_assert_eq(memtx_store_verify(r.store, NULL, NULL), MEMTX_OK, "%s", memtx_last_error());
+        cr_assert_eq(memtx_store_verify(r.store, NULL), MEMTX_OK, "%s", memtx_last_error());
         close_reading(&r);
     }
 }

@@ -157,6 +157,11 @@ struct memtx_row_facts {
 };
 MEMTX_API int memtx_memory_row(struct memtx_row_facts *out, const memtx_memory *memory, uint64_t row);
 
+/* token_ids[n] of the rows with these ids, which must be visible in the segment that has begun, in any order.
+ * MEMTX_E_NOT_FOUND names the first that is not; MEMTX_E_INVALID (no segment), MEMTX_E_CORRUPT. Each run of ids of one
+ * chunk costs a look-up and a checksum of 4 bytes a row. */
+MEMTX_API int memtx_memory_tokens(uint32_t *token_ids, memtx_memory *memory, size_t n, const int64_t *ids);
+
 /* keys[n][d] and values[n][d] (either may be NULL) of the rows with these ids, as float32, before RoPE. ids[n] must be
  * visible in the segment that has begun, in any order; MEMTX_E_NOT_FOUND names the first that is not, and what keys and
  * values then hold is not said. MEMTX_E_INVALID (no segment, a layer or kv head that is not kept),

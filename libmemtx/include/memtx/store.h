@@ -142,21 +142,35 @@ MEMTX_API void memtx_store_state_free(unsigned char *bytes); /* NULL is fine */
 
 /* ---- looking after a store -------------------------------------------------------------------- */
 
-/* What long work tells: n_done of n_all steps. Anything but 0 breaks it off with MEMTX_E_INTERRUPTED. */
-typedef int memtx_store_progress(void *context, uint64_t n_done, uint64_t n_all);
+/* What a progress callback is told. */
+struct memtx_store_progress {
+    uint64_t n_bytes, n_all_bytes; /* of rows, token ids and running states: done, all */
+    double seconds;                /* spent on them */
+};
+
+struct memtx_store_upkeep_options {
+    /* Called after every chunk, in the calling thread; anything but 0 ends the work cleanly. NULL: none. */
+    int (*progress)(void *context, const struct memtx_store_progress *progress);
+    void *progress_context;
+};
+
+MEMTX_API struct memtx_store_upkeep_options memtx_store_upkeep_options_default(void);
 
 /* Bytes of the LMDB file that hold nothing: they are used again by what is appended. MEMTX_E_CORRUPT, MEMTX_E_IO. */
 MEMTX_API int memtx_store_free_bytes(uint64_t *out, memtx_store *store);
 
 /* Reads all of a store on disk and checks it: the database's own structure, checksums, counts, that every visible row
- * is there. MEMTX_E_CORRUPT: the text is the first damage. `progress` may be NULL. Costs reading every byte. */
-MEMTX_API int memtx_store_verify(memtx_store *store, memtx_store_progress *progress, void *context);
+ * is there. options NULL: nobody is told how far it is. MEMTX_E_CORRUPT: the text is the first damage;
+ * MEMTX_E_INTERRUPTED; MEMTX_E_INVALID (a store on the heap); MEMTX_E_IO; MEMTX_E_NO_MEMORY. Costs reading every byte;
+ * the database's structure comes first, and is not counted. */
+MEMTX_API int memtx_store_verify(memtx_store *store, const struct memtx_store_upkeep_options *options);
 
 /* Writes a copy of a store on disk without holes into a new directory, which is there whole or not at all and can be
- * moved; everything is checked on the way, row ids stay as they are. MEMTX_E_EXISTS, MEMTX_E_CORRUPT,
- * MEMTX_E_NO_SPACE, MEMTX_E_IO. */
-MEMTX_API int memtx_store_compact(memtx_store *store, const char *new_path, memtx_store_progress *progress,
-                                  void *context);
+ * moved; everything is checked on the way, row ids stay as they are. It grows beside it as NEW_PATH.XXXXXX, which only
+ * a process that is killed leaves behind. MEMTX_E_EXISTS, MEMTX_E_CORRUPT, MEMTX_E_INTERRUPTED, MEMTX_E_INVALID (a store
+ * on the heap), MEMTX_E_NO_SPACE, MEMTX_E_IO, MEMTX_E_NO_MEMORY. */
+MEMTX_API int memtx_store_compact(memtx_store *store, const char *new_path,
+                                  const struct memtx_store_upkeep_options *options);
 
 /* "f16", "bf16", "f32", and back: MEMTX_E_INVALID for another name. */
 MEMTX_API const char *memtx_row_type_name(enum memtx_row_type type);
