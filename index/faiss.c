@@ -35,6 +35,8 @@ enum { READ_MAPPED = 0x646f0008 }; /* IO_FLAG_MMAP of faiss/index_io.h */
 /* Hits of an over-fetching search that are held at once: 12 MB. */
 enum { SCRATCH_HITS = 1 << 20 };
 
+enum { HEADER_BYTES = 4096 }; /* of a saved index beside its rows, generously */
+
 struct faiss_index {
     FaissIndex *faiss;
     struct index_spec spec;
@@ -340,26 +342,23 @@ static int check_extent(off_t *start, FILE *file, uint64_t n_bytes)
     return MEMTX_OK;
 }
 
-/* Whether what FAISS read is what the spec says. */
-static int check_loaded(const struct faiss_index *self, const char *text)
+/* Whether what FAISS read is what the spec says. The C API does not tell a type's code (faiss_Index_sa_code_size leaves
+ * its result out), but codes of another type have another length. */
+static int check_loaded(const struct faiss_index *self, const char *text, uint64_t n_bytes)
 {
     const struct index_spec *spec = &self->spec;
     FaissIndexIVF *ivf = faiss_IndexIVF_cast(self->faiss);
-    size_t code_bytes = 0, list_bytes = 0;
-    for (uint32_t most = spec->n_lists ? spec->n_lists - 1 : 0; most; most >>= 8) {
-        list_bytes++; /* FAISS counts the list's number to the code */
-    }
-    /* HNSW has no code size (an error then), and set_options finds out whether it is one. */
-    const bool same_code = spec->n_links || (!faiss_Index_sa_code_size(self->faiss, &code_bytes) &&
-                                             code_bytes == index_spec_code_bytes(spec) + list_bytes);
-    if (faiss_Index_d(self->faiss) != (int)spec->dim || (ivf ? faiss_IndexIVF_nlist(ivf) : 0) != spec->n_lists ||
-        !same_code || faiss_Index_metric_type(self->faiss) != METRIC_INNER_PRODUCT) {
-        return memtx_fail(MEMTX_E_MISMATCH, "index '%s' of dim %u: the file holds another type or dim (%d)", text,
-                          spec->dim, faiss_Index_d(self->faiss));
-    }
     const idx_t n_rows = faiss_Index_ntotal(self->faiss);
     if (n_rows < 0 || n_rows > INDEX_MAX_ROWS || !faiss_Index_is_trained(self->faiss)) {
         return memtx_fail(MEMTX_E_CORRUPT, "index '%s': the file says %lld rows", text, (long long)n_rows);
+    }
+    const uint64_t n_rows_read = (uint64_t)n_rows;
+    const uint64_t wanted = index_spec_list_bytes(spec, n_rows_read) + index_spec_other_bytes(spec, n_rows_read);
+    const bool has_size = n_bytes >= wanted - wanted / 20 && n_bytes <= wanted + wanted / 20 + HEADER_BYTES;
+    if (faiss_Index_d(self->faiss) != (int)spec->dim || (ivf ? faiss_IndexIVF_nlist(ivf) : 0) != spec->n_lists ||
+        !has_size || faiss_Index_metric_type(self->faiss) != METRIC_INNER_PRODUCT) {
+        return memtx_fail(MEMTX_E_MISMATCH, "index '%s' of dim %u: the file's %lld rows of dim %d are of another type",
+                          text, spec->dim, (long long)n_rows, faiss_Index_d(self->faiss));
     }
     return MEMTX_OK;
 }
@@ -380,7 +379,7 @@ static int read_faiss(struct faiss_index *self, const char *text, FILE *file, ui
         return memtx_fail(MEMTX_E_CORRUPT, "loading an index: FAISS read %lld bytes, %llu belong to it",
                           (long long)(ftello(file) - start), (unsigned long long)n_bytes);
     }
-    status = check_loaded(self, text);
+    status = check_loaded(self, text, n_bytes);
     if (!status && maps) {
         self->n_mapped_bytes = index_spec_list_bytes(&self->spec, (uint64_t)faiss_Index_ntotal(self->faiss));
     }

@@ -267,6 +267,9 @@ uint64_t index_spec_other_bytes(const struct index_spec *spec, uint64_t n_rows)
     if (spec->code == INDEX_PQ) {
         bytes += (UINT64_C(1) << spec->part_bits) * dim_bytes;
     }
+    if (spec->code == INDEX_SQ4 || spec->code == INDEX_SQ6 || spec->code == INDEX_SQ8) {
+        bytes += 2 * dim_bytes; /* the range of each number */
+    }
     if (m) {
         /* 2 m links below, m on each level above, which one row in m reaches; a level and an offset for each row */
         bytes += n_rows * (4 * (2 * m) + 4 + 8) + n_rows / (m - 1) * 4 * m;

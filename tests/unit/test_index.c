@@ -321,6 +321,20 @@ static void check_same(const char *spec, const struct hits *a, const struct hits
     cr_assert_eq(memcmp(a->ids, b->ids, a->n_q * a->k * sizeof *a->ids), 0, "%s", spec);
 }
 
+/* How often this process has the file mapped. */
+static int times_mapped(const char *path)
+{
+    char line[4096];
+    int n = 0;
+    FILE *maps = fopen("/proc/self/maps", "r");
+    cr_assert_not_null(maps);
+    while (fgets(line, sizeof line, maps)) {
+        n += strstr(line, path) != NULL;
+    }
+    (void)fclose(maps);
+    return n;
+}
+
 /* Two blobs of one file behind an odd offset, other bytes between and behind; closed and removed before the search. */
 static void check_loaded(const char *spec, const unsigned char *bytes, size_t n_bytes, uint32_t dim,
                          const struct hits *want, const float *queries)
@@ -341,19 +355,21 @@ static void check_loaded(const char *spec, const unsigned char *bytes, size_t n_
         cr_assert_eq(resolved(spec)->load(&loaded[i], spec, dim, file, n_bytes), 0, "%s", memtx_last_error());
         cr_assert_eq(ftell(file), (long)(at + n_bytes));
     }
+    const bool maps = strstr(spec, "IVF") && !strstr(spec, "mmap=0");
     cr_assert_eq(unlink(path), 0);
     (void)fclose(file);
+    cr_assert_eq(times_mapped(path), maps ? 2 : 0, "%s", spec);
     for (size_t i = 0; i < 2; i++) {
         struct memtx_index_facts facts;
         struct hits got = searched_all(spec, loaded[i], want->n_q, queries, want->k);
         check_same(spec, &got, want);
         resolved(spec)->info(&facts, loaded[i]);
-        const bool maps = strstr(spec, "IVF") && !strstr(spec, "mmap=0");
         cr_assert_eq(facts.n_mapped_bytes > 0, maps, "%s", spec);
         cr_assert(facts.n_rows == N_SAVED && facts.dim == dim, "%s", spec);
         hits_free(&got);
         resolved(spec)->destroy(loaded[i]);
     }
+    cr_assert_eq(times_mapped(path), 0, "%s", spec);
 }
 
 Test(disk, what_was_saved_answers_bit_for_bit)
