@@ -260,7 +260,7 @@ uint64_t index_spec_list_bytes(const struct index_spec *spec, uint64_t n_rows)
 uint64_t index_spec_other_bytes(const struct index_spec *spec, uint64_t n_rows)
 {
     const uint64_t dim_bytes = 4 * (uint64_t)spec->dim, m = spec->n_links;
-    uint64_t bytes = spec->n_lists * dim_bytes;
+    uint64_t bytes = spec->n_lists * (dim_bytes + 8); /* centres, and the lengths of lists */
     if (!spec->n_lists) {
         bytes += n_rows * index_spec_code_bytes(spec);
     }

@@ -242,10 +242,11 @@ Test(ranges, nothing_outside_and_what_is_promised)
     free(rows);
 }
 
-/* Where the visible rows are strewn at random, k are found; so with many queries, in several blocks of scratch. */
+/* Where the visible rows are strewn at random, k are found; so with many queries, in several blocks of scratch, where
+ * each query has its own answer. */
 Test(ranges, k_remain_where_rows_are_hidden_at_random)
 {
-    enum { DIM = 32, N_QUERIES = 1536, N_STREWN = 20000, N = 32 };
+    enum { DIM = 32, N_QUERIES = 1536, N_LAST = 20, N_STREWN = 20000, N = 32 };
     float *rows = clustered(N_STREWN, DIM, 5, 0), *queries = clustered(N_QUERIES, DIM, 5, 1);
     struct memtx_index_range *ranges = malloc(N_STREWN * sizeof *ranges);
     void *index = built("faiss:SQ8", N_STREWN, rows, DIM);
@@ -263,6 +264,10 @@ Test(ranges, k_remain_where_rows_are_hidden_at_random)
             cr_assert_eq(check_hits(&types[1], &hits, q, ranges, n_ranges), N, "1 in %lu, query %zu",
                          (unsigned long)one_in[s], q);
         }
+        struct hits last =
+            searched("faiss:SQ8", index, N_LAST, queries + (N_QUERIES - N_LAST) * DIM, N, ranges, n_ranges);
+        cr_assert_eq(memcmp(last.ids, hits.ids + (N_QUERIES - N_LAST) * N, N_LAST * N * sizeof *last.ids), 0);
+        hits_free(&last);
         hits_free(&hits);
     }
     resolved("faiss:SQ8")->destroy(index);

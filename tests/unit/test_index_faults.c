@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include "index_rows.h"
+#include "spec.h"
 
 enum { DIM = 32, N_ROWS = 300 };
 
@@ -111,6 +112,23 @@ Test(specs, each_bad_one_says_why)
             cr_expect_null(index);
             (void)fclose(file);
         }
+    }
+}
+
+Test(specs, what_faiss_is_given)
+{
+    static const char *const pairs[][2] = {
+        {"faiss:Flat", "Flat"},
+        {"faiss:PQ8", "PQ8x8np"},
+        {"faiss:IVF7,PQ4x5@nprobe=3", "IVF7,PQ4x5np"},
+        {"faiss:IVF1024,SQfp16@mmap=0,nprobe=32", "IVF1024,SQfp16"},
+        {"faiss:HNSW32@efSearch=64", "HNSW32,Flat"},
+        {"faiss:HNSW32,SQ6", "HNSW32,SQ6"},
+    };
+    for (size_t i = 0; i < sizeof pairs / sizeof pairs[0]; i++) {
+        struct index_spec spec;
+        cr_expect_eq(index_spec_parse(&spec, pairs[i][0], DIM), 0, "%s", memtx_last_error());
+        cr_expect_str_eq(spec.factory, pairs[i][1]);
     }
 }
 
@@ -326,6 +344,48 @@ Test(files, of_another_type_or_dim)
     free(rows);
 }
 
+/* What is saved can be loaded, however few and short the rows are: the size that a file must have is an estimate. */
+Test(files, of_few_and_short_rows)
+{
+    static const struct {
+        const char *spec;
+        size_t n;
+        uint32_t dim;
+    } cases[] = {
+        {"faiss:Flat", 1, 1},       {"faiss:SQ4", 1, 1},
+        {"faiss:SQ6", 3, 3},        {"faiss:SQ8", 1, 4096},
+        {"faiss:SQfp16", 1, 1},     {"faiss:PQ1x4", 16, 1},
+        {"faiss:PQ3x5", 32, 3},     {"faiss:PQ16x4", 16, 16},
+        {"faiss:IVF1,Flat", 1, 1},  {"faiss:IVF9,SQ6", 9, 2},
+        {"faiss:IVF60,SQ4", 60, 1}, {"faiss:IVF60,PQ1x4", 60, 2},
+        {"faiss:HNSW2", 1, 1},      {"faiss:HNSW256", 2, 1},
+        {"faiss:HNSW2", 300, 1},    {"faiss:HNSW2,SQ4", 50, 1},
+        {"faiss:HNSW16", 20, 1},    {"faiss:HNSW256", 300, 1},
+        {"faiss:HNSW3", 7, 2},      {"faiss:HNSW64,SQfp16", 30, 5},
+    };
+    float *rows = scattered(4096, 1, 10);
+    for (size_t c = 0; c < sizeof cases / sizeof cases[0]; c++) {
+        const char *spec = cases[c].spec;
+        void *index = built(spec, cases[c].n, rows, cases[c].dim), *loaded = NULL;
+        size_t n_bytes = 0;
+        unsigned char *bytes = saved(&n_bytes, spec, index);
+        cr_expect_eq(load_once(&loaded, spec, cases[c].dim, bytes, n_bytes, n_bytes), 0, "%s: %s", spec,
+                     memtx_last_error());
+        struct hits want = searched_all(spec, index, 1, rows, 3);
+        if (loaded) {
+            struct hits got = searched_all(spec, loaded, 1, rows, 3);
+            cr_expect_eq(memcmp(got.ids, want.ids, 3 * sizeof *got.ids), 0, "%s", spec);
+            hits_free(&got);
+        }
+        cr_expect_geq(want.ids[0], 0, "%s", spec);
+        hits_free(&want);
+        resolved(spec)->destroy(loaded);
+        resolved(spec)->destroy(index);
+        free(bytes);
+    }
+    free(rows);
+}
+
 Test(files, what_was_loaded_is_neither_added_to_nor_trained_nor_saved)
 {
     float *rows = clustered(N_ROWS, DIM, 7, 0);
@@ -351,15 +411,19 @@ Test(files, that_cannot_be_written_or_mapped)
 {
     float *rows = clustered(N_ROWS, DIM, 8, 0);
     void *index = built("faiss:Flat", N_ROWS, rows, DIM), *loaded = &rows;
+    void *small = built("faiss:Flat", 1, rows, 1); /* stays in the file's buffer until that is flushed */
     FILE *full = fopen("/dev/full", "wb"), *closed = fopen("/dev/null", "rb");
     cr_assert(full && closed);
     expect_refused(resolved("faiss:Flat")->save(index, full), MEMTX_E_NO_SPACE, "saving an index", "full");
+    rewind(full);
+    expect_refused(resolved("faiss:Flat")->save(small, full), MEMTX_E_NO_SPACE, "saving an index", "full");
     expect_refused(resolved("faiss:Flat")->save(index, closed), MEMTX_E_IO, "saving an index", "read only");
     expect_refused(resolved("faiss:Flat")->load(&loaded, "faiss:Flat", DIM, closed, 10), MEMTX_E_INVALID,
                    "not a regular file", "device");
     cr_expect_null(loaded);
     (void)fclose(full);
     (void)fclose(closed);
+    resolved("faiss:Flat")->destroy(small);
     resolved("faiss:Flat")->destroy(index);
     free(rows);
 }
