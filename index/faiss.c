@@ -206,6 +206,16 @@ static int faiss_train(void *index, size_t n, const float *rows)
     return status;
 }
 
+/* By the calling thread without others. */
+static int add_alone(FaissIndex *faiss, size_t n, const float *rows)
+{
+    const int n_threads = omp_get_max_threads();
+    omp_set_num_threads(1);
+    const int failed = faiss_Index_add(faiss, (idx_t)n, rows);
+    omp_set_num_threads(n_threads);
+    return failed;
+}
+
 static int faiss_add(void *index, size_t n, const float *rows)
 {
     struct faiss_index *self = index;
@@ -223,12 +233,7 @@ static int faiss_add(void *index, size_t n, const float *rows)
     if (status || n == 0) {
         return status;
     }
-    const int n_threads = omp_get_max_threads();
-    if (spec->n_links) {
-        omp_set_num_threads(1);
-    }
-    const int failed = faiss_Index_add(self->faiss, (idx_t)n, rows);
-    omp_set_num_threads(n_threads);
+    const int failed = spec->n_links ? add_alone(self->faiss, n, rows) : faiss_Index_add(self->faiss, (idx_t)n, rows);
     return failed ? fail(MEMTX_E_INVALID, spec->factory) : MEMTX_OK;
 }
 
@@ -247,7 +252,7 @@ struct request {
 static int search_in_place(const struct faiss_index *self, const struct request *r)
 {
     if (faiss_Index_search(self->faiss, (idx_t)r->n_q, r->queries, (idx_t)r->k, r->scores, r->ids)) {
-        return fail(MEMTX_E_INVALID, self->spec.factory);
+        return fail(MEMTX_E_CORRUPT, self->spec.factory);
     }
     for (size_t q = 0; q < r->n_q; q++) {
         float *scores = r->scores + q * r->k;
@@ -272,7 +277,7 @@ static int search_aside(const struct faiss_index *self, const struct request *r,
         const size_t n = r->n_q - first < block ? r->n_q - first : block;
         if (faiss_Index_search(self->faiss, (idx_t)n, r->queries + first * self->spec.dim, (idx_t)n_hits, scores,
                                ids)) {
-            status = fail(MEMTX_E_INVALID, self->spec.factory);
+            status = fail(MEMTX_E_CORRUPT, self->spec.factory);
             break;
         }
         for (size_t q = 0; q < n; q++) {

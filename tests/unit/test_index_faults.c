@@ -344,6 +344,20 @@ Test(files, of_another_type_or_dim)
     free(rows);
 }
 
+/* Where the size does not tell. */
+Test(files, of_another_dim_and_nearly_the_same_size)
+{
+    float *rows = scattered(16, 8, 11);
+    void *index = built("faiss:PQ1x4", 16, rows, 8);
+    size_t n_bytes = 0;
+    unsigned char *bytes = saved(&n_bytes, "faiss:PQ1x4", index);
+    resolved("faiss:PQ1x4")->destroy(index);
+    expect_refused(load_once(&index, "faiss:PQ1x4", 7, bytes, n_bytes, n_bytes), MEMTX_E_MISMATCH, "of dim 7", "PQ1x4");
+    cr_expect_null(index);
+    free(bytes);
+    free(rows);
+}
+
 /* What is saved can be loaded, however few and short the rows are: the size that a file must have is an estimate. */
 Test(files, of_few_and_short_rows)
 {

@@ -77,8 +77,9 @@ struct memtx_index_operations {
      *   ranges[n_ranges]     ascending, disjoint, within the rows; NULL with n_ranges = 0: nothing may be returned
      * Fewer than k may be found although more lie in the ranges: an approximate index overlooks some, and one that cannot
      * filter fetches more than k and drops what lies outside. The caller fills up with an exact scan, and scans at once
-     * where the ranges are a small part of the rows. n_q and k may be 0, k may exceed the rows. MEMTX_E_INVALID (a
-     * number that is not finite or too large, ranges that are not as above); scores and ids then hold nothing. */
+     * where the ranges are a small part of the rows. n_q and k may be 0, k may exceed the rows. After a failure scores
+     * and ids hold nothing. MEMTX_E_INVALID (a number that is not finite or too large, ranges that are not as above),
+     * MEMTX_E_CORRUPT (the implementation failed: the index is to be made anew). */
     int (*search)(float *scores, int64_t *ids, const void *index, size_t n_q, const float *queries, size_t k,
                   const struct memtx_index_range *ranges, size_t n_ranges);
 
