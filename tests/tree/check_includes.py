@@ -33,7 +33,8 @@ SAME_FLOOR = {
 OUTSIDE = ["cli", "bench", "index", "libmemtx/docs"]
 
 # Foreign headers with a place of their own.
-ONLY_IN = [(r"lmdb\.h", r"libmemtx/store/[^/]+\.[ch]|tests/unit/test_(store|store_\w+|pages)\.c"), (r"(oneapi/)?dnnl.*\.h", r"libmemtx/math/linear\.c")]
+ONLY_IN = [(r"lmdb\.h", r"libmemtx/store/[^/]+\.[ch]|tests/unit/test_(store|store_\w+|pages)\.c"),
+           (r"(oneapi/)?dnnl.*\.h", r"libmemtx/math/linear\.c"), (r"faiss/.*", r"index/faiss\.c")]
 
 
 def sources(*folders):
