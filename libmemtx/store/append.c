@@ -222,6 +222,7 @@ int memtx__store_flush(memtx_store *store)
     if (!status) {
         memtx__store_all_written(store);
         memtx__tail_drop(&store->tail, store->now.state.n_rows / store->chunk_rows);
+        (void)memtx__store_drop_runs(store, false); /* in vain: the next flush does */
     }
     return status;
 }

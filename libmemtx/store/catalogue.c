@@ -14,6 +14,7 @@ void memtx__catalogue_release(struct memtx__catalogue *catalogue)
     }
     memtx__free(catalogue->documents);
     memtx__free(catalogue->extents);
+    memtx__free(catalogue->runs);
     *catalogue = (struct memtx__catalogue){0};
 }
 
@@ -94,6 +95,35 @@ static bool goes_on(const struct memtx__extent *extent, uint64_t document, uint6
 {
     return extent && extent->document == document && extent->first_row + extent->n_rows == id &&
            extent->first_position + extent->n_rows == position;
+}
+
+int memtx__catalogue_take_run(struct memtx__catalogue *catalogue, uint32_t version, uint64_t first_row,
+                              const unsigned char *bytes, size_t n_bytes)
+{
+    struct memtx__run run;
+    const struct memtx__run *last = catalogue->n_runs ? &catalogue->runs[catalogue->n_runs - 1] : NULL;
+    (void)version;
+    int status = memtx__run_decode(&run, first_row, bytes, n_bytes);
+    if (!status &&
+        (run.n_rows < 1 || run.n_rows > catalogue->state.n_rows || first_row > catalogue->state.n_rows - run.n_rows ||
+         (last && last->first_row + last->n_rows > first_row))) {
+        status = memtx__fail(MEMTX_E_CORRUPT, "a run of %llu rows from row %llu on", (unsigned long long)run.n_rows,
+                             (unsigned long long)first_row);
+    }
+    if (!status) {
+        status = memtx__grow(&catalogue->runs, &catalogue->n_runs_held, catalogue->n_runs + 1, sizeof run);
+    }
+    if (!status) {
+        catalogue->runs[catalogue->n_runs++] = run;
+    }
+    return status;
+}
+
+bool memtx__catalogue_sees_run(const struct memtx__catalogue *catalogue, const struct memtx__run *run)
+{
+    const uint64_t first_visible = catalogue->state.first_row;
+    return memtx__catalogue_has_rows(catalogue, run->first_row > first_visible ? run->first_row : first_visible,
+                                     run->first_row + run->n_rows);
 }
 
 int memtx__catalogue_extend(size_t *first_changed, struct memtx__catalogue *catalogue, uint64_t document,

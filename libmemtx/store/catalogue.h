@@ -21,6 +21,8 @@ struct memtx__catalogue {
     size_t n_documents, n_documents_held;
     struct memtx__extent *extents; /* ascending by row id */
     size_t n_extents, n_extents_held;
+    struct memtx__run *runs; /* ascending by first row; none overlaps another */
+    size_t n_runs, n_runs_held;
 };
 
 void memtx__catalogue_release(struct memtx__catalogue *catalogue);
@@ -36,6 +38,12 @@ int memtx__catalogue_take_document(struct memtx__catalogue *catalogue, uint32_t 
                                    const unsigned char *bytes, size_t n_bytes);
 int memtx__catalogue_take_extent(struct memtx__catalogue *catalogue, uint32_t version, uint64_t first_row,
                                  const unsigned char *bytes, size_t n_bytes);
+
+int memtx__catalogue_take_run(struct memtx__catalogue *catalogue, uint32_t version, uint64_t first_row,
+                              const unsigned char *bytes, size_t n_bytes);
+
+/* Whether any of a run's rows is visible. O(log n). */
+bool memtx__catalogue_sees_run(const struct memtx__catalogue *catalogue, const struct memtx__run *run);
 
 /* Puts rows first .. at positions[n_rows] into extents of a document, going on with the last one where they follow it;
  * *first_changed is the first extent that differs. All or nothing. MEMTX_E_NO_MEMORY. */

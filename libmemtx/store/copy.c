@@ -14,6 +14,7 @@
 #include "base/file.h"
 #include "base/status.h"
 #include "store/progress.h"
+#include "store/run_file.h"
 #include "store/tables.h"
 
 enum { RECORDS_OF_TRANSACTION = 512 }; /* 32 MiB of chunks */
@@ -131,6 +132,27 @@ static int copy_table(struct copying *c, enum memtx__database database)
     return status || code == MDB_NOTFOUND ? status : memtx__lmdb_status(code, c->from->environment->path, "read");
 }
 
+/* Index files are derived: one that is damaged stays behind. */
+static int copy_runs(struct copying *c, const char *place)
+{
+    int status = MEMTX_OK;
+    for (size_t i = 0; i < c->catalogue.n_runs && !status; i++) {
+        const struct memtx__run *run = &c->catalogue.runs[i];
+        status = memtx__run_file_copy(c->store, run, place);
+        if (status == MEMTX_E_CORRUPT) {
+            memtx__run_file_remove_copy(run, place);
+            status = MEMTX_OK;
+        } else if (!status) {
+            status = c->txn ? MEMTX_OK : memtx__lmdb_begin(&c->txn, c->to);
+            status = status
+                         ? status
+                         : memtx__lmdb_status(memtx__lmdb_put_run(c->to, c->txn, run), c->to->path, "write the copy");
+        }
+        status = status ? status : memtx__progress_add(&c->progress, run->n_bytes);
+    }
+    return status ? status : end_transaction(c);
+}
+
 /* Documents and extents in the newest format; the rest record by record. */
 static int copy_tables(struct copying *c)
 {
@@ -163,6 +185,9 @@ static int copy_into(struct copying *c, const char *temporary, const char *shown
     if (!status) {
         status = copy_tables(c);
     }
+    if (!status) {
+        status = copy_runs(c, temporary);
+    }
     if (c->txn) {
         mdb_txn_abort(c->txn);
     }
@@ -172,7 +197,7 @@ static int copy_into(struct copying *c, const char *temporary, const char *shown
 
 /* ---- the new directory ------------------------------------------------------------------------ */
 
-static void remove_files(const char *path)
+static void remove_files(const struct copying *c, const char *path)
 {
     static const char *const files[] = {"data.mdb", "lock.mdb"};
     char file[4096];
@@ -180,6 +205,9 @@ static void remove_files(const char *path)
         if (snprintf(file, sizeof file, "%s/%s", path, files[i]) < (int)sizeof file) {
             (void)unlink(file);
         }
+    }
+    for (size_t i = 0; i < c->catalogue.n_runs; i++) {
+        memtx__run_file_remove_copy(&c->catalogue.runs[i], path);
     }
 }
 
@@ -230,7 +258,7 @@ static int fill_directory(struct copying *c, const char *temporary, const char *
     int status = copy_into(c, place, new_path);
     status = status ? status : name_copy(temporary, new_path);
     if (status) {
-        remove_files(place);
+        remove_files(c, place);
         (void)rmdir(temporary);
     }
     close(fd);

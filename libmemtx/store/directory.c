@@ -267,6 +267,16 @@ int memtx__directory_open(struct memtx__directory **out, const char *path, bool 
     return MEMTX_OK;
 }
 
+int memtx__directory_fd(const struct memtx__directory *directory)
+{
+    return directory->fd;
+}
+
+int memtx__directory_check_own(const struct memtx__directory *directory, const char *name, const struct stat *facts)
+{
+    return memtx__directory_check_facts(directory->path, name, facts, directory->owner);
+}
+
 const char *memtx__directory_pinned(const struct memtx__directory *directory)
 {
     return access(directory->pinned, F_OK) == 0 ? directory->pinned : directory->path; /* no /proc: as well as can be */

@@ -62,6 +62,9 @@ static int copy_catalogue(struct memtx__catalogue *out, const struct memtx__cata
     if (!status) {
         status = memtx__grow(&out->extents, &out->n_extents_held, in->n_extents + 1, sizeof *in->extents);
     }
+    if (!status) {
+        status = memtx__grow(&out->runs, &out->n_runs_held, in->n_runs + 1, sizeof *in->runs);
+    }
     if (status) {
         memtx__catalogue_release(out);
         return status;
@@ -72,8 +75,12 @@ static int copy_catalogue(struct memtx__catalogue *out, const struct memtx__cata
     for (size_t i = 0; i < in->n_extents; i++) {
         out->extents[i] = in->extents[i];
     }
+    for (size_t i = 0; i < in->n_runs; i++) {
+        out->runs[i] = in->runs[i];
+    }
     out->n_documents = in->n_documents;
     out->n_extents = in->n_extents;
+    out->n_runs = in->n_runs;
     return MEMTX_OK;
 }
 
@@ -124,6 +131,7 @@ int memtx_store_remove_document(memtx_store *store, const char *name)
     status = become(store, &after, document, 0);
     if (!status) {
         memtx__free(kept);
+        (void)memtx__store_drop_runs(store, false); /* or else the next writer does */
     }
     return status;
 }

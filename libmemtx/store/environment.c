@@ -412,6 +412,14 @@ int memtx_store_free_bytes(uint64_t *out, memtx_store *store)
 
 /* ---- records ---------------------------------------------------------------------------------- */
 
+int memtx__lmdb_put_run(const struct memtx__environment *environment, MDB_txn *txn, const struct memtx__run *run)
+{
+    unsigned char name[8], record[MEMTX__RUN_BYTES];
+    MDB_val key = memtx__number_key(name, run->first_row), value = {sizeof record, record};
+    memtx__run_encode(record, run);
+    return mdb_put(txn, environment->databases[MEMTX__DB_RUNS], &key, &value, 0);
+}
+
 int memtx__lmdb_put_spec(const struct memtx__environment *environment, MDB_txn *txn,
                          const struct memtx_store_spec *spec, uint32_t chunk_rows)
 {

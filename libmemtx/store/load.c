@@ -85,7 +85,7 @@ int memtx__snapshot_catalogue(struct memtx__catalogue *out, struct memtx__snapsh
 {
     const struct memtx__environment *environment = snapshot->environment;
     MDB_val key = memtx__text_key("state"), value;
-    out->n_documents = out->n_extents = 0;
+    out->n_documents = out->n_extents = out->n_runs = 0;
     int status = memtx__lmdb_status(mdb_get(snapshot->txn, environment->databases[MEMTX__DB_META], &key, &value),
                                     environment->path, "read the state record");
     if (!status) {
@@ -101,6 +101,9 @@ int memtx__snapshot_catalogue(struct memtx__catalogue *out, struct memtx__snapsh
     }
     if (!status) {
         status = walk(out, snapshot, version, MEMTX__DB_EXTENTS, memtx__catalogue_take_extent);
+    }
+    if (!status && version >= 2) {
+        status = walk(out, snapshot, version, MEMTX__DB_RUNS, memtx__catalogue_take_run);
     }
     return status;
 }

@@ -23,6 +23,9 @@ void memtx__progress_begin(struct memtx__progress *out, const struct memtx_store
     for (size_t i = 0; i < catalogue->n_documents; i++) {
         *sum += catalogue->documents[i].facts.state_bytes;
     }
+    for (size_t i = 0; i < catalogue->n_runs; i++) {
+        *sum += catalogue->runs[i].n_bytes;
+    }
     (void)clock_gettime(CLOCK_MONOTONIC, &out->begun);
 }
 

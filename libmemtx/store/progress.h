@@ -1,5 +1,5 @@
 /* How far long work over a store is, in bytes of what it has to read: chunks with a visible row, their token ids, running
- * states. Whoever asked for the work is told after each of them, and may break it off. */
+ * states, index files. Whoever asked for the work is told after each of them, and may break it off. */
 #ifndef MEMTX_STORE_PROGRESS_H
 #define MEMTX_STORE_PROGRESS_H
 

@@ -48,7 +48,14 @@ static int check_record(const char *what, const unsigned char *bytes, size_t n_b
 
 /* ---- spec ------------------------------------------------------------------------------------- */
 
-enum { SPEC_CRC_AT = 12, STATE_CRC_AT = 44, DOCUMENT_CRC_AT = 60, EXTENT_CRC_AT = 28, CHUNK_CRC_AT = 4 };
+enum {
+    SPEC_CRC_AT = 12,
+    STATE_CRC_AT = 44,
+    DOCUMENT_CRC_AT = 60,
+    EXTENT_CRC_AT = 28,
+    CHUNK_CRC_AT = 4,
+    RUN_CRC_AT = 48
+};
 enum { FACTORS_CRC_AT = 72 };
 
 static uint32_t factors_checksum(const struct memtx_store_spec *spec)
@@ -176,6 +183,7 @@ void memtx__state_encode(unsigned char out[MEMTX__STATE_BYTES], const struct mem
     memtx__put_u64(out + 16, state->next_document);
     memtx__put_u64(out + 24, state->n_commits);
     memtx__put_u64(out + 32, state->transaction);
+    memtx__put_u32(out + 40, state->next_run);
     memtx__put_u32(out + STATE_CRC_AT, checksum(out, MEMTX__STATE_BYTES, STATE_CRC_AT));
 }
 
@@ -185,8 +193,8 @@ int memtx__state_decode(struct memtx__state *out, const unsigned char *bytes, si
     if (status) {
         return status;
     }
-    *out = (struct memtx__state){memtx__get_u64(bytes), memtx__get_u64(bytes + 8), memtx__get_u64(bytes + 16),
-                                 memtx__get_u64(bytes + 24), memtx__get_u64(bytes + 32)};
+    *out = (struct memtx__state){memtx__get_u64(bytes),      memtx__get_u64(bytes + 8),  memtx__get_u64(bytes + 16),
+                                 memtx__get_u64(bytes + 24), memtx__get_u64(bytes + 32), memtx__get_u32(bytes + 40)};
     if (out->first_row > out->n_rows || out->n_rows > INT64_MAX) {
         return memtx__fail(MEMTX_E_CORRUPT, "the state record: first row %llu of %llu",
                            (unsigned long long)out->first_row, (unsigned long long)out->n_rows);
@@ -257,6 +265,41 @@ int memtx__extent_decode(struct memtx__extent *out, uint32_t version, uint64_t f
     *out =
         (struct memtx__extent){first_row, memtx__get_u64(bytes), memtx__get_u64(bytes + 8), memtx__get_u64(bytes + 16)};
     return MEMTX_OK;
+}
+
+/* ---- runs ------------------------------------------------------------------------------------- */
+
+void memtx__run_encode(unsigned char out[MEMTX__RUN_BYTES], const struct memtx__run *run)
+{
+    memset(out, 0, MEMTX__RUN_BYTES);
+    memtx__put_u64(out, run->generation);
+    memtx__put_u64(out + 8, run->first_row);
+    memtx__put_u64(out + 16, run->n_rows);
+    memtx__put_u64(out + 24, run->n_bytes);
+    memcpy(out + 32, run->hash, MEMTX_HASH_BYTES);
+    memcpy(out + 64, run->spec, MEMTX__RUN_SPEC_BYTES);
+    memtx__put_u32(out + RUN_CRC_AT, checksum(out, MEMTX__RUN_BYTES, RUN_CRC_AT));
+}
+
+int memtx__run_decode(struct memtx__run *out, uint64_t first_row, const unsigned char *bytes, size_t n_bytes)
+{
+    int status = check_record("a run record", bytes, n_bytes, MEMTX__RUN_BYTES, RUN_CRC_AT);
+    if (status) {
+        return status;
+    }
+    *out = (struct memtx__run){memtx__get_u64(bytes),
+                               memtx__get_u64(bytes + 8),
+                               memtx__get_u64(bytes + 16),
+                               memtx__get_u64(bytes + 24),
+                               {0},
+                               {0}};
+    memcpy(out->hash, bytes + 32, MEMTX_HASH_BYTES);
+    memcpy(out->spec, bytes + 64, MEMTX__RUN_SPEC_BYTES);
+    out->spec[MEMTX__RUN_SPEC_BYTES - 1] = '\0';
+    return out->first_row == first_row
+               ? MEMTX_OK
+               : memtx__fail(MEMTX_E_CORRUPT, "the run of row %llu stands in the place of that of row %llu",
+                             (unsigned long long)out->first_row, (unsigned long long)first_row);
 }
 
 /* ---- running states --------------------------------------------------------------------------- */

@@ -16,6 +16,7 @@ struct memtx__state {
     uint64_t next_document;
     uint64_t n_commits;   /* transactions that appended */
     uint64_t transaction; /* LMDB's id of the one that wrote this; 0 in version 1 */
+    uint32_t next_run;    /* number of the next index file */
 };
 
 /* Rows of one document whose positions ascend by one. */
@@ -24,6 +25,16 @@ struct memtx__extent {
     uint64_t n_rows;
     uint64_t document;
     uint64_t first_position;
+};
+
+/* An index file, and the rows that it covers. */
+struct memtx__run {
+    uint64_t generation; /* number of the file */
+    uint64_t first_row;
+    uint64_t n_rows;
+    uint64_t n_bytes;
+    uint8_t hash[MEMTX_HASH_BYTES]; /* of its head */
+    char spec[MEMTX__RUN_SPEC_BYTES];
 };
 
 enum memtx__chunk_kind { MEMTX__KEYS, MEMTX__VALUES };
@@ -56,6 +67,9 @@ int memtx__document_decode(struct memtx_document *out, uint32_t version, uint64_
 void memtx__extent_encode(unsigned char out[MEMTX__EXTENT_BYTES], const struct memtx__extent *extent);
 int memtx__extent_decode(struct memtx__extent *out, uint32_t version, uint64_t first_row, const unsigned char *bytes,
                          size_t n_bytes);
+
+void memtx__run_encode(unsigned char out[MEMTX__RUN_BYTES], const struct memtx__run *run);
+int memtx__run_decode(struct memtx__run *out, uint64_t first_row, const unsigned char *bytes, size_t n_bytes);
 
 /* Fills the header; `rows` are the chunk's rows, whose checksum it takes. */
 void memtx__chunk_encode(unsigned char header[MEMTX__CHUNK_HEADER_BYTES], const struct memtx__chunk_facts *facts,

@@ -7,6 +7,7 @@
 #include "base/alloc.h"
 #include "base/status.h"
 #include "math/rows.h"
+#include "store/run_file.h"
 
 static const char *const row_type_names[] = {"f16", "bf16", "f32"};
 
@@ -132,6 +133,9 @@ static int open_existing(memtx_store *store, const char *path, const struct memt
         return status;
     }
     memtx__store_all_written(store);
+    if (!store->options.read_only) {
+        memtx__run_file_remove_strays(store);
+    }
     store->n_chunks_at_open = store->now.state.n_rows / store->chunk_rows;
     return store->version < MEMTX__FORMAT_VERSION && !store->options.read_only ? memtx__environment_upgrade(store)
                                                                                : MEMTX_OK;

@@ -4,7 +4,9 @@
  *   spec.c         what a store is for: checked, and compared with what is asked of it
  *   documents.c    documents: made, found, removed, gone on with; running states
  *   append.c       rows: appended, committed, flushed
- *   catalogue.c    documents and extents in RAM
+ *   runs.c         index files: entered, dropped
+ *   run_file.c     an index file: its head, its blobs, its name
+ *   catalogue.c    documents, extents and runs in RAM
  *   tail.c         the newest chunks in RAM, where rows are appended and from where they are written
  *   directory.c    the directory: whose it is, what stands in it, one writer
  *   environment.c  LMDB: opening, snapshots (tables.h: what the next five share with it)
@@ -122,6 +124,15 @@ int memtx__store_add_document(size_t *out, memtx_store *store, const char *name)
  * are dead from now on, on disk when this returns. MEMTX_E_NOT_FOUND. */
 int memtx__store_reopen_document(size_t *out, memtx_store *store, const char *name);
 
+/* ---- runs.c ----------------------------------------------------------------------------------- */
+
+/* Enters a run whose file is finished, in the place of those that it overlaps, whose files go; on disk when this
+ * returns. After a failure its file is gone. */
+int memtx__store_enter_run(memtx_store *store, const struct memtx__run *run);
+
+/* Takes out runs, and their files: all, or those whose rows nobody can see any more. */
+int memtx__store_drop_runs(memtx_store *store, bool all);
+
 /* ---- append.c --------------------------------------------------------------------------------- */
 
 /* Stages n rows of one layer: keys[n][G][D], values[n][G][D], of which the pairs kept are taken. Rows follow those
@@ -163,9 +174,12 @@ int memtx__directory_open(struct memtx__directory **out, const char *path, bool 
 int memtx__directory_check_facts(const char *path, const char *name, const struct stat *facts, uid_t owner);
 /* After a failure: takes away again what memtx__directory_open has made. NULL is fine. */
 void memtx__directory_discard(struct memtx__directory *directory);
-void memtx__directory_close(struct memtx__directory *directory);               /* NULL is fine */
+void memtx__directory_close(struct memtx__directory *directory); /* NULL is fine */
+int memtx__directory_fd(const struct memtx__directory *directory);
 const char *memtx__directory_pinned(const struct memtx__directory *directory); /* a path to it that nobody can change */
-bool memtx__directory_has_database(const struct memtx__directory *directory);  /* one that is not empty */
+/* That the facts of a file of this name are those of a plain file of the store's own. */
+int memtx__directory_check_own(const struct memtx__directory *directory, const char *name, const struct stat *facts);
+bool memtx__directory_has_database(const struct memtx__directory *directory); /* one that is not empty */
 
 /* ---- environment.c ---------------------------------------------------------------------------- */
 

@@ -6,6 +6,8 @@
  *   data.mdb   LMDB: the truth                  lock.mdb   LMDB: readers and the write lock
  *   writer     locked (flock) by the one process that writes; holds a line that tells who that is or was
  *   new.mdb    data.mdb while it is made; one that is left has broken off and counts for nothing
+ *   run-GGGGGGGGGGGGGGGG.idx   index files, by their number in hexadecimal; derived: all can be deleted. run.tmp is one
+ *              that is being made
  *
  * The LMDB environment has these named databases:
  *
@@ -18,7 +20,7 @@
  *   "keys"     be64 chunk, be16 layer, be16 kv head -> chunk
  *   "values"   the same
  *   "running"  be64 document id, be32 piece -> piece of the document's running state, from which a reading goes on
- *   "runs"     the index files beside the database: empty in this version
+ *   "runs"     be64 first row id     -> run record: an index file beside the database
  *
  * A row that lies in no extent is dead: its document was removed, or a reading was resumed before it. Chunk c holds the
  * rows c * chunk_rows .. ; a chunk none of whose rows is visible is absent.
@@ -45,7 +47,8 @@
  *    16   8  next document id          24   8  number of transactions that appended
  *    32   8  LMDB's id of the transaction that wrote this: every one does, so it is that of the snapshot. LMDB, which
  *            trusts its own two meta pages, is found out when one of them brings back an older snapshot
- *    40   4  zero                      44   4  CRC-32C of the record with these four bytes zero
+ *    40   4  next number of an index   44   4  CRC-32C of the record with these four bytes zero
+ *            file
  *
  *   document record, 64 + 256 bytes
  *     0   8  n_tokens: rows of the document
@@ -74,6 +77,25 @@
  *     0   4  "mtxS"                     4   4  CRC-32C of all that follows
  *     8   4  piece                     12   4  low 32 bits of state_row
  *
+ *   run record, 256 bytes
+ *     0   8  number of the file: never used again for other contents
+ *     8   8  first row id              16   8  n_rows
+ *    24   8  bytes of the file         32  16  XXH3-128 of the file's head
+ *    48   4  CRC-32C of the record with these four bytes zero
+ *    52  12  zero                      64 192  spec of the index (memtx/index.h), zero-padded text
+ *
+ *   index file: 64 bytes, then 48 for each pair kept, in the order of layer and kv head; then the blobs, each at a
+ *   multiple of 64
+ *     0   8  "memtx\0ix"                8   4  version of index files, 1
+ *    12   4  number of pairs           16   8  first row id
+ *    24   8  n_rows                    32   8  number of the file
+ *    40   4  head size                 44   4  zero
+ *    48  16  fingerprint of the model
+ *   each pair:
+ *     0   4  layer                      4   4  kv head
+ *     8   8  where its blob begins     16   8  bytes of the blob
+ *    24  16  XXH3-128 of the blob      40   8  zero
+ *
  * LMDB puts a 16-byte header before a value of its own pages, so the header's size makes the first row stand at 256:
  * 64-byte aligned, and a full chunk's 65,520 bytes fill 16 pages exactly.
  *
@@ -82,7 +104,7 @@
  *      are the layers kept with all their kv heads, bit l % 8 of byte l / 8; in the state record bytes 32 to 39, in
  *      document records 28 to 59, in extent records 24 to 27 are zero, and a document's hash is that of its text. Read
  *      as it is, up to 64 kv heads; the first process that opens it for writing makes it version 2, in one transaction.
- *   2  running states; pairs kept in place of layers; records carry the number they stand under, the state record its
+ *   2  index files; running states; pairs kept in place of layers; records carry the number they stand under, the state record its
  *      transaction, the spec record the checksum of the RoPE factors.
  */
 #ifndef MEMTX_STORE_FORMAT_H
@@ -102,8 +124,14 @@ enum {
     MEMTX__CHUNK_KEY_BYTES = 12,
     MEMTX__PIECE_HEADER_BYTES = 16,
     MEMTX__PIECE_KEY_BYTES = 12,
+    MEMTX__RUN_BYTES = 256,
+    MEMTX__RUN_SPEC_BYTES = 192,
+    MEMTX__RUN_HEAD_BYTES = 64, /* and 48 for each pair */
+    MEMTX__RUN_BLOB_BYTES = 48,
+    MEMTX__RUN_VERSION = 1,
 };
 
 #define MEMTX__SPEC_MAGIC "memtx\0st"
+#define MEMTX__RUN_MAGIC "memtx\0ix"
 
 #endif

@@ -57,6 +57,7 @@ int memtx__lmdb_put_document(const struct memtx__environment *environment, MDB_t
                              const struct memtx_document *document);
 int memtx__lmdb_put_extent(const struct memtx__environment *environment, MDB_txn *txn,
                            const struct memtx__extent *extent);
+int memtx__lmdb_put_run(const struct memtx__environment *environment, MDB_txn *txn, const struct memtx__run *run);
 int memtx__lmdb_put_spec(const struct memtx__environment *environment, MDB_txn *txn,
                          const struct memtx_store_spec *spec, uint32_t chunk_rows);
 

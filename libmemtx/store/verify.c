@@ -1,8 +1,9 @@
 /* Reads all of a store (memtx/store.h): LMDB's pages first, which everything else stands on; then documents and extents
- * against each other; then every chunk, and that no table holds what nobody can have written. */
+ * against each other; then every chunk, and that no table holds what nobody can have written; then the index files. */
 #include "base/alloc.h"
 #include "base/status.h"
 #include "store/progress.h"
+#include "store/run_file.h"
 #include "store/tables.h"
 
 struct verification {
@@ -92,6 +93,34 @@ static int check_chunks(struct verification *v)
     return status;
 }
 
+/* ---- index files ------------------------------------------------------------------------------ */
+
+static int check_run(struct verification *v, const struct memtx__run *run, struct memtx__run_blob *blobs)
+{
+    const memtx_store *store = v->store;
+    FILE *file;
+    int status = memtx__run_file_open(&file, blobs, store, run);
+    for (size_t pair = 0; pair < store->n_pairs && !status; pair++) {
+        status = memtx__run_file_check(file, &blobs[pair], run, &store->pairs[pair]);
+        status = status ? status : memtx__progress_add(&v->progress, blobs[pair].n_bytes);
+    }
+    if (file) {
+        (void)fclose(file);
+    }
+    return status;
+}
+
+static int check_runs(struct verification *v)
+{
+    struct memtx__run_blob *blobs;
+    int status = memtx__alloc(&blobs, v->store->n_pairs, sizeof *blobs);
+    for (size_t i = 0; i < v->catalogue.n_runs && !status; i++) {
+        status = check_run(v, &v->catalogue.runs[i], blobs);
+    }
+    memtx__free(blobs);
+    return status;
+}
+
 /* ---- what should not be there ----------------------------------------------------------------- */
 
 static bool is_known(const struct verification *v, enum memtx__database database, const MDB_val *key)
@@ -157,7 +186,10 @@ static int verify(struct verification *v)
     if (!status) {
         status = check_keys(v);
     }
-    return status ? status : check_chunks(v);
+    if (!status) {
+        status = check_chunks(v);
+    }
+    return status ? status : check_runs(v);
 }
 
 int memtx_store_verify(memtx_store *store, const struct memtx_store_upkeep_options *options)
