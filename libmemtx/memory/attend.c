@@ -43,15 +43,24 @@ static int add_block(struct memtx_memory *memory, const unsigned char *rows, uin
     return status;
 }
 
-int memtx__memory_locate(struct memtx_memory *memory, uint32_t layer, uint32_t kv_head)
+int memtx__memory_clear_addresses(struct memtx_memory *memory)
 {
-    const memtx_store *store = memory->store;
-    const size_t n_chunks = (size_t)(memory->view.catalogue->state.n_rows / store->chunk_rows) + 1;
+    const size_t n_chunks = (size_t)(memory->view.catalogue->state.n_rows / memory->store->chunk_rows) + 1;
     size_t n_values_held = memory->n_chunks_held;
     int status = memtx__grow(&memory->values, &n_values_held, n_chunks, sizeof *memory->values);
     if (!status) {
         status = memtx__grow(&memory->keys, &memory->n_chunks_held, n_chunks, sizeof *memory->keys);
     }
+    for (size_t chunk = 0; chunk < n_chunks && !status; chunk++) {
+        memory->keys[chunk] = memory->values[chunk] = NULL;
+    }
+    return status;
+}
+
+int memtx__memory_locate(struct memtx_memory *memory, uint32_t layer, uint32_t kv_head)
+{
+    const memtx_store *store = memory->store;
+    int status = memtx__memory_clear_addresses(memory);
     memory->n_blocks = 0;
     for (size_t r = 0; r < memory->n_ranges && !status; r++) {
         const struct memtx__range *range = &memory->ranges[r];
@@ -123,10 +132,54 @@ static void draw_rows(int64_t *ids, const struct pair_search *search, size_t i)
     }
 }
 
+/* Values of the chunks in which rows were found; the search has looked up the keys. */
+static int locate_values(struct memtx_memory *memory, const struct pair_search *search)
+{
+    const size_t n = search->n_q * search->group * memory->options.k;
+    int status = MEMTX_OK;
+    for (size_t i = 0; i < n && !status; i++) {
+        const uint64_t chunk = memory->ids[i] < 0 ? 0 : (uint64_t)memory->ids[i] / memory->store->chunk_rows;
+        if (memory->ids[i] >= 0 && !memory->values[chunk]) {
+            status = memtx__view_chunk(&memory->values[chunk], &memory->view, MEMTX__VALUES, search->layer,
+                                       search->kv_head, chunk);
+        }
+    }
+    return status;
+}
+
+/* Through the index: only what is found is looked up. */
+static int find_in_runs(struct memtx_memory *memory, const struct pair_search *search)
+{
+    int status = memtx__memory_clear_addresses(memory);
+    if (status) {
+        return status;
+    }
+    const struct memtx__runs_query query = {.view = &memory->view,
+                                            .layer = search->layer,
+                                            .kv_head = search->kv_head,
+                                            .visible = memory->visible,
+                                            .n_visible = memory->n_visible_ranges,
+                                            .queries = memory->queries,
+                                            .n = search->n_q * search->group,
+                                            .k = memory->options.k,
+                                            .keys = memory->keys};
+    turn_queries(memory, search);
+    status = memtx__runs_search(memory->ids, &memory->runs, &memory->exact, &query);
+    return status ? status : locate_values(memory, search);
+}
+
 static int find_rows(struct memtx_memory *memory, const struct pair_search *search)
 {
     const size_t n_queries = search->n_q * search->group;
-    if (memory->options.retrieval == MEMTX_RETRIEVAL_RANDOM) {
+    const bool is_random = memory->options.retrieval == MEMTX_RETRIEVAL_RANDOM;
+    if (memory->has_runs && !is_random) {
+        return find_in_runs(memory, search);
+    }
+    int status = memtx__memory_locate(memory, search->layer, search->kv_head);
+    if (status) {
+        return status;
+    }
+    if (is_random) {
 #pragma omp parallel for schedule(static)
         for (size_t i = 0; i < n_queries; i++) {
             draw_rows(memory->ids + i * memory->options.k, search, i);
@@ -241,10 +294,7 @@ static void attend_query(float *V_mem, float *LSE_mem, struct memtx_hit *hits, c
 static int ask_pair(float *V_mem, float *LSE_mem, struct memtx_hit *hits, memtx_memory *memory,
                     const struct pair_search *search)
 {
-    int status = memtx__memory_locate(memory, search->layer, search->kv_head);
-    if (!status) {
-        status = find_rows(memory, search);
-    }
+    int status = find_rows(memory, search);
     if (status) {
         return status;
     }

@@ -48,6 +48,9 @@ static void take_scratch(struct memtx_memory *memory, struct memtx__arena *arena
     memory->rows = memtx__arena_take(arena, memory->n_threads * 2 * head_size, sizeof *memory->rows);
     memory->logits = memtx__arena_take(arena, memory->n_threads * k, sizeof *memory->logits);
     memtx__exact_take(&memory->exact, arena, n_queries, k, head_size);
+    if (memory->has_runs) {
+        memtx__runs_take(&memory->runs, arena, n_queries, k, head_size);
+    }
 }
 
 static int copy_names(struct memtx_memory *memory, const struct memtx_memory_options *options)
@@ -82,6 +85,11 @@ static int prepare(struct memtx_memory *memory, const struct memtx_memory_option
     }
     if (!status) {
         status = memtx__view_open(&memory->view, memory->store, options->reader);
+    }
+    memory->has_runs = options->index && strcmp(options->index, "exact") != 0;
+    if (!status && memory->has_runs) {
+        status = memtx__runs_open(&memory->runs, memory->store, options->index, options->resolve_index,
+                                  options->run_rows, !options->reader, options->seal_in_background);
     }
     if (!status) {
         take_scratch(memory, &memory->scratch);
@@ -125,6 +133,7 @@ int memtx_memory_open(memtx_memory **out, memtx_store *store, const struct memtx
     (void)atomic_fetch_add(&store->n_memories, 1);
     memory->options = chosen;
     memory->options.tau = NULL; /* the copy is memory->tau */
+    memory->options.index = NULL;
     status = prepare(memory, &chosen);
     if (status) {
         memtx_memory_close(memory);
@@ -142,6 +151,7 @@ void memtx_memory_close(memtx_memory *memory)
     if (!memory->options.reader) {
         memory->store->has_writer = false;
     }
+    memtx__runs_close(&memory->runs);
     memtx__view_close(&memory->view);
     (void)atomic_fetch_sub(&memory->store->n_memories, 1);
     memtx__arena_release(&memory->scratch);
@@ -152,6 +162,7 @@ void memtx_memory_close(memtx_memory *memory)
     memtx__free(memory->names);
     memtx__free(memory->tau);
     memtx__free(memory->ranges);
+    memtx__free(memory->visible);
     memtx__free(memory->blocks);
     memtx__free(memory->keys);
     memtx__free(memory->values);
@@ -267,6 +278,11 @@ void memtx_memory_info(struct memtx_memory_facts *out, const memtx_memory *memor
     memtx_store_info(&out->store, memory->store);
 }
 
+const char *memtx_memory_warning(const memtx_memory *memory)
+{
+    return memory->runs.warning;
+}
+
 memtx_store *memtx_memory_store(const memtx_memory *memory)
 {
     return memory->store;
@@ -312,18 +328,45 @@ static int collect_ranges(memtx_memory *memory)
     return status;
 }
 
+/* Ranges as a search in runs wants them: where one ends at the beginning of the next, they are one. */
+static int join_ranges(struct memtx_memory *memory)
+{
+    int status = memtx__grow(&memory->visible, &memory->n_visible_held, memory->n_ranges, sizeof *memory->visible);
+    memory->n_visible_ranges = 0;
+    for (size_t i = 0; i < memory->n_ranges && !status; i++) {
+        const struct memtx__range *range = &memory->ranges[i];
+        struct memtx_index_range *last =
+            memory->n_visible_ranges ? &memory->visible[memory->n_visible_ranges - 1] : NULL;
+        if (last && last->first + last->n_rows == range->first_row) {
+            last->n_rows += range->n_rows;
+        } else {
+            memory->visible[memory->n_visible_ranges++] = (struct memtx_index_range){range->first_row, range->n_rows};
+        }
+    }
+    return status;
+}
+
 int memtx_memory_begin_segment(memtx_memory *memory)
 {
     if (memory->in_segment) {
         return memtx__fail(MEMTX_E_INVALID, "a segment has begun already");
     }
     int status = memory->options.scope == MEMTX_SCOPE_DOCUMENT ? check_document(memory) : MEMTX_OK;
+    if (!status && memory->has_runs && !memory->options.reader) {
+        memtx__runs_prepare(&memory->runs, &memory->view);
+    }
     if (!status) {
         status = memtx__view_begin(&memory->view);
     }
     memory->in_segment = !status;
     if (!status) {
         status = collect_ranges(memory);
+    }
+    if (!status && memory->has_runs) {
+        status = memtx__runs_refresh(&memory->runs, memory->view.catalogue);
+    }
+    if (!status && memory->has_runs) {
+        status = join_ranges(memory);
     }
     if (status) {
         memtx_memory_end_segment(memory);

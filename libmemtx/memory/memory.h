@@ -7,6 +7,7 @@
 #include "math/rope.h"
 #include "memtx/memory.h"
 #include "search/exact.h"
+#include "search/runs.h"
 #include "store/view.h"
 
 enum { MEMTX__MOST_K = MEMTX__TOPK_MOST_K, MEMTX__MOST_DELTA = 1 << 20 };
@@ -28,6 +29,10 @@ struct memtx_memory {
     struct memtx__rope rope;
     struct memtx__view view;
     struct memtx__exact exact;
+    struct memtx__runs runs; /* where has_runs */
+    bool has_runs;
+    struct memtx_index_range *visible; /* the ranges, those that touch as one */
+    size_t n_visible_ranges, n_visible_held;
     struct memtx__arena scratch;
 
     size_t document; /* its place in the store's catalogue; valid while is_open */
@@ -57,6 +62,9 @@ struct memtx_memory {
 
 /* The visible range that holds a row; NULL when none does. O(log ranges). */
 const struct memtx__range *memtx__memory_range_of(const struct memtx_memory *memory, uint64_t row);
+
+/* attend.c: makes room for the address of every chunk in sight in keys and values, all NULL. */
+int memtx__memory_clear_addresses(struct memtx_memory *memory);
 
 /* attend.c: the addresses of every chunk of a pair that holds a visible row, in memory->keys and memory->values, and the
  * visible rows as blocks for the search. Within a segment; the pair is kept. MEMTX_E_CORRUPT, MEMTX_E_NO_MEMORY. */

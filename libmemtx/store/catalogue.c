@@ -197,7 +197,7 @@ const struct memtx__extent *memtx__catalogue_last_before(const struct memtx__cat
 bool memtx__catalogue_has_rows(const struct memtx__catalogue *catalogue, uint64_t first_row, uint64_t end_row)
 {
     const struct memtx__extent *last = memtx__catalogue_last_before(catalogue, end_row);
-    return last && last->first_row + last->n_rows > first_row;
+    return first_row < end_row && last && last->first_row + last->n_rows > first_row;
 }
 
 bool memtx__catalogue_sees(const struct memtx__catalogue *catalogue, uint64_t chunk, uint32_t chunk_rows)

@@ -237,8 +237,10 @@ static int open_file(FILE **out, const memtx_store *store, const struct memtx__r
                : errno == ELOOP ? damaged(run, "is a symbolic link")
                                 : fail_errno("open");
     }
-    int status = fstat(fd, &facts) ? fail_errno("open") : memtx__directory_check_own(store->directory, name, &facts);
-    if (!status && (uint64_t)facts.st_size != run->n_bytes) {
+    int status = fstat(fd, &facts) ? fail_errno("open") : MEMTX_OK;
+    if (!status && memtx__directory_check_own(store->directory, name, &facts)) {
+        status = damaged(run, "is not a plain file of the store's own");
+    } else if (!status && (uint64_t)facts.st_size != run->n_bytes) {
         status = damaged(run, "has another size");
     }
     *out = status ? NULL : fdopen(fd, "rb");

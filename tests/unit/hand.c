@@ -26,7 +26,7 @@ struct hand hand_default(void)
 
 void hand_open(struct hand *hand)
 {
-    hand->store_options.temporary = hand->path != NULL;
+    hand->store_options.temporary = hand->path && !hand->is_kept;
     cr_assert_eq(memtx_store_open(&hand->store, hand->path, &hand->spec, &hand->store_options), MEMTX_OK, "%s",
                  memtx_last_error());
     cr_assert_eq(memtx_memory_open(&hand->memory, hand->store, &hand->options), MEMTX_OK, "%s", memtx_last_error());

@@ -9,6 +9,7 @@ enum { LAYER = 1, OTHER_LAYER = 2, H = 4, G = 2, D = 8, GROUP = H / G, MOST_Q = 
 
 struct hand {
     const char *path; /* under which the store is made, a temporary one; NULL: on the heap */
+    bool is_kept;     /* `path` is the store's own directory, and stays */
     struct memtx_store_spec spec;
     struct memtx_store_options store_options;
     struct memtx_memory_options options;

@@ -20,6 +20,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "memtx/index.h"
 #include "memtx/status.h"
 #include "memtx/store.h"
 
@@ -58,6 +59,10 @@ struct memtx_memory_options {
     enum memtx_scope scope;         /* default document */
     const char *const *scope_names; /* [n_scope_names] for scope named; copied */
     size_t n_scope_names;
+    const char *index;                  /* spec of an index (memtx/index.h), copied; NULL or "exact": exact search */
+    memtx_index_resolver resolve_index; /* finds it; NULL: only exact is known */
+    uint64_t run_rows;                  /* rows that one index covers, rounded up to chunks; 0 (default): 128 chunks */
+    bool seal_in_background;            /* indexes are built in a thread: what is found then depends on timing */
 };
 
 /* One retrieved row. */
@@ -143,6 +148,17 @@ struct memtx_memory_facts {
     struct memtx_store_facts store;
 };
 MEMTX_API void memtx_memory_info(struct memtx_memory_facts *out, const memtx_memory *memory);
+
+/* What a user ought to know of the index files, one line: what was damaged, or could not be built. "" when there is
+ * nothing. Borrowed until the next call. */
+MEMTX_API const char *memtx_memory_warning(const memtx_memory *memory);
+
+/* Builds the index files of a store in a directory anew, with index, resolve_index and run_rows of the options (index
+ * NULL: the spec that the files have, and nothing is done where there are none); the newest rows, fewer than run_rows,
+ * stay without. No memory may be open over the store. MEMTX_E_INVALID (a spec; read-only; no directory), MEMTX_E_BUSY,
+ * MEMTX_E_INTERRUPTED (the files that are finished stay), MEMTX_E_CORRUPT (a chunk), MEMTX_E_NO_SPACE, MEMTX_E_IO. */
+MEMTX_API int memtx_memory_rebuild(memtx_store *store, const struct memtx_memory_options *options,
+                                   const struct memtx_store_upkeep_options *upkeep);
 
 /* The store that it stands over; borrowed. */
 MEMTX_API memtx_store *memtx_memory_store(const memtx_memory *memory);

@@ -1,0 +1,132 @@
+/* Tail and runs: how an approximate index (memtx/index.h) grows by appending (DESIGN 6).
+ *
+ * The newest rows are searched exactly. Once run_rows of them are on disk in whole chunks they are sealed: an index of each
+ * pair is built over them, saved into one file, and entered in the database. A search asks every run and, exactly, whatever no
+ * run covers, scores all that was found anew from the stored rows, and merges. A run that is missing, damaged or of
+ * another kind covers nothing until it has been built anew; so what comes back is what the rows say, whatever happens
+ * to the files.
+ *
+ *     writer   prepare -> (view begins) refresh -> search .. -> (view ends)      prepare builds, or lets build
+ *     reader   (view begins) refresh -> search .. -> (view ends)
+ */
+#ifndef MEMTX_SEARCH_RUNS_H
+#define MEMTX_SEARCH_RUNS_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "base/arena.h"
+#include "memtx/index.h"
+#include "search/exact.h"
+#include "store/run_file.h"
+#include "store/view.h"
+
+struct memtx__index_choice {
+    char *spec;
+    const struct memtx_index_operations *operations;
+    uint64_t run_rows; /* a multiple of the chunk's rows */
+};
+
+/* A run of the catalogue that has been looked at. */
+struct memtx__loaded_run {
+    struct memtx__run run;
+    FILE *file;
+    struct memtx__run_blob *blobs; /* [n_pairs] */
+    void **indexes;                /* [n_pairs]; NULL: not loaded yet */
+    bool is_good;
+    bool was_asked;   /* in this search */
+    bool is_nameless; /* of a store without a directory: it is in no catalogue */
+};
+
+/* A run on its way. Rows are read through `view`, which has begun. */
+struct memtx__sealing {
+    memtx_store *store;
+    struct memtx__view *view;
+    const struct memtx__index_choice *choice;
+    struct memtx__run run; /* generation, first_row, n_rows are given */
+    struct memtx__run_blob *blobs;
+    FILE *file;                                  /* finished; NULL after a failure */
+    const atomic_bool *stop;                     /* or NULL: looked at between two pairs; MEMTX_E_INTERRUPTED */
+    int (*tell)(void *context, uint64_t n_rows); /* or NULL: after each pair; anything but 0 is MEMTX_E_INTERRUPTED */
+    void *tell_context;
+};
+
+struct memtx__runs {
+    memtx_store *store;
+    struct memtx__index_choice choice;
+    bool is_writer;
+    bool has_failed; /* building failed: not tried again */
+    struct memtx__loaded_run *loaded;
+    size_t n_loaded, n_loaded_held;
+    char warning[512]; /* what a user ought to know, one line; "" */
+
+    bool in_background;
+    bool is_building; /* the thread was started and not joined */
+    pthread_t thread;
+    atomic_bool stop, is_done;
+    struct memtx__sealing sealing;
+    struct memtx__view building_view;
+    int build_status;
+    char build_error[256];
+
+    float *scores; /* [most_queries][k] of one run */
+    int64_t *ids;
+    float *short_queries; /* [most_queries][dim] */
+    size_t *which;        /* [most_queries]: those for which a run found too few */
+    struct memtx__topk *topk;
+    struct memtx__candidate *candidates;
+    struct memtx__row_block *blocks; /* rows that are searched exactly */
+    size_t n_blocks_held;
+    struct memtx_index_range *ranges; /* of the run from first_row on that is asked */
+    size_t n_ranges, n_ranges_held;
+    uint64_t first_row;
+};
+
+/* What a search is for. */
+struct memtx__runs_query {
+    struct memtx__view *view;
+    uint32_t layer, kv_head;
+    const struct memtx_index_range *visible; /* [n_visible] row ids, ascending */
+    size_t n_visible;
+    const float *queries; /* [n][D] */
+    size_t n, k;
+    const unsigned char **keys; /* [chunk]: first key rows; what the search needs is looked up */
+};
+
+/* Chooses an index. run_rows 0: 128 chunks. What the resolver or its check says. */
+int memtx__runs_open(struct memtx__runs *out, memtx_store *store, const char *spec, memtx_index_resolver resolver,
+                     uint64_t run_rows, bool is_writer, bool in_background);
+void memtx__runs_close(struct memtx__runs *runs); /* a run that is being built is given up */
+
+void memtx__runs_take(struct memtx__runs *runs, struct memtx__arena *arena, size_t most_queries, size_t k, size_t dim);
+
+/* The writer's, while its view is not held: runs that are bad are built anew, spans that are full are sealed; at once, or
+ * one after the other in a thread. What fails there is a warning, and the rows are searched exactly. */
+void memtx__runs_prepare(struct memtx__runs *runs, struct memtx__view *view);
+
+/* The runs that a catalogue names: looks at those that are new. MEMTX_E_NO_MEMORY. */
+int memtx__runs_refresh(struct memtx__runs *runs, const struct memtx__catalogue *catalogue);
+
+/* ids[n][k] of the best visible rows, -1 where there are fewer; min(k, visible rows) are found. Uses all threads. */
+int memtx__runs_search(int64_t *ids, struct memtx__runs *runs, struct memtx__exact *exact,
+                       const struct memtx__runs_query *query);
+
+/* ---- seal.c ----------------------------------------------------------------------------------- */
+
+/* Builds the run: index by index, one pair at a time, with the caller's threads. */
+int memtx__run_build(struct memtx__sealing *sealing);
+
+/* Enters a run that was built, and loads it; without a directory it is only loaded. */
+int memtx__runs_enter(struct memtx__runs *runs, struct memtx__sealing *sealing);
+
+/* The span that is to be built next: a run that is bad, or rows that no run covers. false: none. */
+bool memtx__runs_next(struct memtx__run *out, const struct memtx__runs *runs);
+
+/* Whether a run's index is of the kind that was chosen: specs may differ in what follows the @. */
+bool memtx__runs_same_kind(const char *spec, const char *other);
+
+/* Makes room for one more and loads it. The file becomes the list's, on failure too. */
+int memtx__runs_add(struct memtx__runs *runs, const struct memtx__run *run, FILE *file,
+                    const struct memtx__run_blob *blobs, bool is_nameless);
+
+#endif

@@ -1,0 +1,261 @@
+/* A search over runs and tail (runs.h): each run's index is asked for its k best of the rows in sight, the rows that no
+ * run covers are searched exactly, and what was found is scored anew from the stored rows and merged. A run that found
+ * too few for a query, or of which little is in sight, is searched exactly instead.
+ *
+ * Cost: what the indexes take; exact search of the tail; k rows read at random for each run and query.
+ */
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/status.h"
+#include "math/clones.h"
+#include "math/rows.h"
+#include "math/shapes.h"
+#include "search/runs.h"
+
+enum { LEAST_SHARE = 10 }; /* a run with less than a tenth of its rows in sight is scanned */
+
+/* A search on its way. */
+struct search {
+    struct memtx__runs *runs;
+    struct memtx__exact *exact;
+    const struct memtx__runs_query *query;
+    size_t pair;
+    size_t n_blocks; /* of rows to be searched exactly */
+};
+
+static int look_up(const struct memtx__runs_query *query, uint64_t chunk)
+{
+    return query->keys[chunk]
+               ? MEMTX_OK
+               : memtx__view_chunk(&query->keys[chunk], query->view, MEMTX__KEYS, query->layer, query->kv_head, chunk);
+}
+
+/* Rows first .. end - 1, chunk by chunk, to those that are searched exactly. */
+static int add_blocks(struct search *search, uint64_t first, uint64_t end)
+{
+    struct memtx__runs *runs = search->runs;
+    const memtx_store *store = runs->store;
+    int status = MEMTX_OK;
+    while (first < end && !status) {
+        const uint64_t chunk = first / store->chunk_rows, offset = first % store->chunk_rows;
+        const uint64_t n_left = store->chunk_rows - offset, n = end - first < n_left ? end - first : n_left;
+        status = look_up(search->query, chunk);
+        if (!status) {
+            status = memtx__grow(&runs->blocks, &runs->n_blocks_held, search->n_blocks + 1, sizeof *runs->blocks);
+        }
+        if (!status) {
+            runs->blocks[search->n_blocks++] =
+                (struct memtx__row_block){search->query->keys[chunk] + offset * store->row_bytes, first, (size_t)n};
+        }
+        first += n;
+    }
+    return status;
+}
+
+/* The visible rows within first .. end - 1, each range given to `take`; their number in *n_rows. */
+typedef int take_range(struct search *search, uint64_t first, uint64_t end);
+
+static int visible_within(uint64_t *n_rows, struct search *search, uint64_t first, uint64_t end, take_range *take)
+{
+    int status = MEMTX_OK;
+    *n_rows = 0;
+    for (size_t i = 0; i < search->query->n_visible && !status; i++) {
+        const struct memtx_index_range *range = &search->query->visible[i];
+        const uint64_t from = range->first > first ? range->first : first;
+        const uint64_t to = range->first + range->n_rows < end ? range->first + range->n_rows : end;
+        if (from < to) {
+            *n_rows += to - from;
+            status = take ? take(search, from, to) : MEMTX_OK;
+        }
+    }
+    return status;
+}
+
+/* ---- merging ---------------------------------------------------------------------------------- */
+
+MEMTX__CLONES static float dot(const float *a, const float *b, size_t n)
+{
+    float sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (size_t i = 0; i < n; i++) {
+        sum += a[i] * b[i];
+    }
+    return sum;
+}
+
+/* Candidates ids[n][k] of some queries, `which` (NULL: all), scored from the stored rows. */
+static int merge(struct search *search, const int64_t *ids, const size_t *which, size_t n)
+{
+    const struct memtx__runs_query *query = search->query;
+    const memtx_store *store = search->runs->store;
+    const size_t dim = store->spec.head_size, k = query->k;
+    int status = MEMTX_OK;
+    for (size_t i = 0; i < n * k && !status; i++) {
+        status = ids[i] < 0 ? MEMTX_OK : look_up(query, (uint64_t)ids[i] / store->chunk_rows);
+    }
+    if (status) {
+        return status;
+    }
+#pragma omp parallel for schedule(static)
+    for (size_t i = 0; i < n; i++) {
+        const size_t q = which ? which[i] : i;
+        float row[MEMTX__MAX_HEAD_SIZE];
+        for (size_t j = 0; j < k && ids[i * k + j] >= 0; j++) {
+            const uint64_t id = (uint64_t)ids[i * k + j];
+            memtx__rows_read(row, store->spec.row_type,
+                             query->keys[id / store->chunk_rows] + id % store->chunk_rows * store->row_bytes, dim);
+            memtx__topk_push(&search->runs->topk[q],
+                             (struct memtx__candidate){dot(query->queries + q * dim, row, dim), (int64_t)id});
+        }
+    }
+    return MEMTX_OK;
+}
+
+/* Exact search of the blocks gathered, for some queries (`which` NULL: all, which stand in query->queries). */
+static int search_blocks(struct search *search, const size_t *which, size_t n)
+{
+    struct memtx__runs *runs = search->runs;
+    const struct memtx__runs_query *query = search->query;
+    const size_t dim = runs->store->spec.head_size;
+    const struct memtx__row_set rows = {runs->blocks, search->n_blocks, runs->store->spec.row_type, dim};
+    const float *queries = query->queries;
+    for (size_t i = 0; which && i < n; i++) {
+        memcpy(runs->short_queries + i * dim, query->queries + which[i] * dim, dim * sizeof *queries);
+        queries = runs->short_queries;
+    }
+    int status = memtx__exact_search(NULL, runs->ids, search->exact, &rows, queries, n, query->k);
+    return status ? status : merge(search, runs->ids, which, n);
+}
+
+/* ---- one run ---------------------------------------------------------------------------------- */
+
+static bool load(struct search *search, struct memtx__loaded_run *loaded)
+{
+    struct memtx__runs *runs = search->runs;
+    const struct memtx__run_blob *blob = &loaded->blobs[search->pair];
+    void **index = &loaded->indexes[search->pair];
+    if (!loaded->is_good || *index) {
+        return loaded->is_good;
+    }
+    int status = fseek(loaded->file, (long)blob->offset, SEEK_SET)
+                     ? memtx__fail(MEMTX_E_IO, "cannot read an index file")
+                     : runs->choice.operations->load(index, runs->choice.spec, runs->store->spec.head_size,
+                                                     loaded->file, blob->n_bytes);
+    if (status) {
+        (void)snprintf(runs->warning, sizeof runs->warning, "%s; its rows are searched exactly", memtx_last_error());
+        loaded->is_good = false;
+    }
+    return !status;
+}
+
+static int take_local(struct search *search, uint64_t first, uint64_t end)
+{
+    struct memtx__runs *runs = search->runs;
+    runs->ranges[runs->n_ranges++] = (struct memtx_index_range){first - runs->first_row, end - first};
+    return MEMTX_OK;
+}
+
+static bool found_all(const int64_t *ids, size_t n)
+{
+    return n == 0 || ids[n - 1] >= 0;
+}
+
+/* Queries for which the run's index found fewer than there are. */
+static int fill_up(struct search *search, const struct memtx__run *run, size_t n_wanted)
+{
+    const struct memtx__runs_query *query = search->query;
+    uint64_t n_rows;
+    size_t n_short = 0;
+    for (size_t q = 0; q < query->n; q++) {
+        int64_t *ids = search->runs->ids + q * query->k;
+        if (!found_all(ids, n_wanted)) {
+            search->runs->which[n_short++] = q;
+            ids[0] = -1; /* its few are found again */
+        }
+    }
+    int status = merge(search, search->runs->ids, NULL, query->n);
+    if (status || n_short == 0) {
+        return status;
+    }
+    search->n_blocks = 0;
+    status = visible_within(&n_rows, search, run->first_row, run->first_row + run->n_rows, add_blocks);
+    return status ? status : search_blocks(search, search->runs->which, n_short);
+}
+
+static int search_run(struct search *search, struct memtx__loaded_run *loaded, size_t n_visible)
+{
+    struct memtx__runs *runs = search->runs;
+    const struct memtx__runs_query *query = search->query;
+    const struct memtx__run *run = &loaded->run;
+    uint64_t n_rows;
+    int status = memtx__grow(&runs->ranges, &runs->n_ranges_held, query->n_visible, sizeof *runs->ranges);
+    if (status) {
+        return status;
+    }
+    runs->first_row = run->first_row;
+    runs->n_ranges = 0;
+    (void)visible_within(&n_rows, search, run->first_row, run->first_row + run->n_rows, take_local);
+    status = runs->choice.operations->search(runs->scores, runs->ids, loaded->indexes[search->pair], query->n,
+                                             query->queries, query->k, runs->ranges, runs->n_ranges);
+    if (status) {
+        return status;
+    }
+    for (size_t i = 0; i < query->n * query->k; i++) {
+        runs->ids[i] = runs->ids[i] < 0 ? -1 : runs->ids[i] + (int64_t)run->first_row;
+    }
+    return fill_up(search, run, n_visible < query->k ? n_visible : query->k);
+}
+
+/* ---- all of it -------------------------------------------------------------------------------- */
+
+static int search_all(struct search *search)
+{
+    struct memtx__runs *runs = search->runs;
+    uint64_t n_rows, next = 0;
+    int status = MEMTX_OK;
+    for (size_t i = 0; i < runs->n_loaded && !status; i++) {
+        struct memtx__loaded_run *loaded = &runs->loaded[i];
+        const uint64_t first = loaded->run.first_row, end = first + loaded->run.n_rows;
+        (void)visible_within(&n_rows, search, first, end, NULL);
+        if (n_rows * LEAST_SHARE < loaded->run.n_rows || !load(search, loaded)) {
+            continue; /* with what no run covers */
+        }
+        status = search_run(search, loaded, (size_t)n_rows);
+        loaded->was_asked = true;
+    }
+    search->n_blocks = 0;
+    for (size_t i = 0; i < runs->n_loaded && !status; i++) {
+        struct memtx__loaded_run *loaded = &runs->loaded[i];
+        if (loaded->was_asked) {
+            status = visible_within(&n_rows, search, next, loaded->run.first_row, add_blocks);
+            next = loaded->run.first_row + loaded->run.n_rows;
+        }
+        loaded->was_asked = false;
+    }
+    if (!status) {
+        status = visible_within(&n_rows, search, next, UINT64_MAX, add_blocks);
+    }
+    return status ? status : search_blocks(search, NULL, search->query->n);
+}
+
+int memtx__runs_search(int64_t *ids, struct memtx__runs *runs, struct memtx__exact *exact,
+                       const struct memtx__runs_query *query)
+{
+    struct search search = {.runs = runs,
+                            .exact = exact,
+                            .query = query,
+                            .pair = (size_t)memtx__store_pair(runs->store, query->layer, query->kv_head)};
+    const size_t k = query->k;
+    for (size_t q = 0; q < query->n; q++) {
+        memtx__topk_begin(&runs->topk[q], runs->candidates + q * memtx__topk_capacity(k), k);
+    }
+    int status = search_all(&search);
+    for (size_t q = 0; q < query->n && !status; q++) {
+        const size_t n = memtx__topk_end(&runs->topk[q]);
+        for (size_t i = 0; i < k; i++) {
+            ids[q * k + i] = i < n ? runs->topk[q].candidates[i].id : -1;
+        }
+    }
+    return status;
+}
