@@ -68,7 +68,7 @@ static void open_reader(struct reader *r, const struct setting *s, enum memtx_mo
         const char *directory = getenv("TMPDIR");
         memtx_model_store_spec(&spec, s->model);
         for (uint32_t layer = first_layer; layer < first_layer + n_layers; layer++) {
-            spec.layers_kept[layer] = true;
+            memtx_store_keep_layer(&spec, layer);
         }
         store.temporary = true;
         store.capacity_rows = capacity_rows;
@@ -283,7 +283,7 @@ static void bench_search(const struct setting *s, uint64_t n_few, uint64_t n_man
     uint64_t state = 1;
     double bare[BENCH_MOST_REPEATS];
     memtx_model_store_spec(&spec, s->model);
-    spec.layers_kept[0] = true;
+    memtx_store_keep_layer(&spec, 0);
     store_options.temporary = true;
     check(memtx_store_open(&store, getenv("TMPDIR") ? getenv("TMPDIR") : "/var/tmp", &spec, &store_options), "store");
     check(memtx_memory_open(&memory, store, NULL), "memory");

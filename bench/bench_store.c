@@ -153,7 +153,7 @@ static void open_writer(struct writer *w, const struct setting *s, const char *p
                                     .row_type = MEMTX_ROWS_F16};
     struct memtx_store_options options = memtx_store_options_default();
     for (uint32_t layer = N_LAYERS - n_layers; layer < N_LAYERS; layer++) {
-        spec.layers_kept[layer] = true;
+        memtx_store_keep_layer(&spec, layer);
     }
     options.temporary = !path;
     options.group_segments = GROUP_SEGMENTS;

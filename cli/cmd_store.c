@@ -52,33 +52,6 @@ static struct memtx_store_upkeep_options begin_work(struct work *work, const cha
     return told;
 }
 
-static void print_layers(const struct memtx_store_spec *spec)
-{
-    const char *before = "";
-    for (uint32_t layer = 0; layer < spec->n_layers; layer++) {
-        uint32_t last = layer;
-        while (spec->layers_kept[layer] && last + 1 < spec->n_layers && spec->layers_kept[last + 1]) {
-            last++;
-        }
-        if (spec->layers_kept[layer]) {
-            (void)printf(last > layer ? "%s%u-%u" : "%s%u", before, layer, last);
-            before = ",";
-        }
-        layer = last;
-    }
-}
-
-/* Rows that documents have; ids beyond them are dead, of what was removed or read anew. */
-static unsigned long long n_document_rows(const memtx_store *store)
-{
-    struct memtx_document document;
-    unsigned long long n_rows = 0;
-    for (uint64_t i = 0; memtx_store_document_at(&document, store, i) == MEMTX_OK; i++) {
-        n_rows += document.n_tokens;
-    }
-    return n_rows;
-}
-
 static int info(memtx_store *store, char **names)
 {
     struct memtx_store_facts facts;
@@ -96,12 +69,12 @@ static int info(memtx_store *store, char **names)
     }
     (void)printf(", %u layers, %u heads over %u of size %u\ntokenizer    %s\nlayers       ", spec->n_layers,
                  spec->n_heads, spec->n_kv_heads, spec->head_size, spec->tokenizer);
-    print_layers(spec);
+    memtx_store_print_pairs(stdout, spec);
     (void)printf("\nwritten with %s\n", spec->settings);
     (void)printf(
         "documents    %llu\nrows         %llu in documents, %s; %llu ids given out, those from %llu on visible\n",
-        (unsigned long long)facts.n_documents, n_document_rows(store), memtx_row_type_name(spec->row_type),
-        (unsigned long long)facts.n_rows, (unsigned long long)facts.first_row);
+        (unsigned long long)facts.n_documents, (unsigned long long)facts.n_visible_rows,
+        memtx_row_type_name(spec->row_type), (unsigned long long)facts.n_rows, (unsigned long long)facts.first_row);
     (void)printf("bytes        %llu, of which %llu (%.1f %%) are free\n", (unsigned long long)facts.disk_bytes,
                  (unsigned long long)free_bytes,
                  facts.disk_bytes ? 100.0 * (double)free_bytes / (double)facts.disk_bytes : 0.0);
@@ -135,7 +108,7 @@ static int verify(memtx_store *store, char **names)
     if (!status) {
         cli_progress_clear();
         (void)printf("%llu documents, %llu rows: no damage\n", (unsigned long long)facts.n_documents,
-                     n_document_rows(store));
+                     (unsigned long long)facts.n_visible_rows);
     }
     return status;
 }

@@ -39,14 +39,30 @@ setup_packages() {
 
 setup_build() {
     index/build-faiss-c build || exit 1
-    if [ ! -f build/build.ninja ]; then
-        say "build: configuring"
-        meson setup build --buildtype=release >"$tmp/log" 2>&1 ||
-            die "build: $(grep -m 1 ERROR "$tmp/log" || tail -n 1 "$tmp/log") (more in build/meson-logs/meson-log.txt)"
+    build_in build all --buildtype=release
+}
+
+# The programs of the tests, and those that run under each sanitizer. gcc warns of things that are not there when it
+# instruments. What the undefined behaviour's sanitizer sees ends the program, as an address does.
+setup_sanitized() {
+    build_in build-asan meson-test-prereq --buildtype=debugoptimized -Db_lundef=false -Dwerror=false \
+        -Db_sanitize=address,undefined -Dc_args=-fno-sanitize-recover=undefined
+    build_in build-tsan tests/stress/stress_threads --buildtype=debugoptimized -Db_lundef=false -Dwerror=false \
+        -Db_sanitize=thread
+}
+
+build_in() { # build_in DIRECTORY TARGET OPTION...: configured by meson with these options where it is new
+    dir=$1 target=$2
+    shift 2
+    if [ ! -f "$dir/build.ninja" ]; then
+        say "$dir: configuring"
+        meson setup "$dir" "$@" >"$tmp/log" 2>&1 ||
+            die "$dir: $(grep -m 1 ERROR "$tmp/log" || tail -n 1 "$tmp/log") (more in $dir/meson-logs/meson-log.txt)"
     fi
-    ninja -C build -n 2>/dev/null | grep -q 'no work to do' && return
-    say "build: compiling"
-    ninja -C build >"$tmp/log" 2>&1 || { cat "$tmp/log" >&2; die "build: failed (above; again with: ninja -C build)"; }
+    ninja -C "$dir" -n "$target" 2>/dev/null | grep -q 'no work to do' && return
+    say "$dir: compiling"
+    ninja -C "$dir" "$target" >"$tmp/log" 2>&1 ||
+        { cat "$tmp/log" >&2; die "$dir: failed (above; again with: ninja -C $dir $target)"; }
 }
 
 setup_data() { # setup_data WHAT...: model, books, bible, code

@@ -11,11 +11,14 @@ static int check_call(const memtx_memory *memory, uint32_t layer, uint32_t kv_he
     if (!memory->in_segment) {
         return memtx__fail(MEMTX_E_INVALID, "no segment has begun");
     }
-    if (layer >= store->spec.n_layers || store->first_pair[layer] < 0) {
+    if (layer >= store->spec.n_layers || !store->spec.heads_kept[layer]) {
         return memtx__fail(MEMTX_E_INVALID, "layer %u is not kept by this store", layer);
     }
     if (kv_head >= store->spec.n_kv_heads) {
         return memtx__fail(MEMTX_E_INVALID, "kv head %u of %u", kv_head, store->spec.n_kv_heads);
+    }
+    if (!memtx_store_keeps(&store->spec, layer, kv_head)) {
+        return memtx__fail(MEMTX_E_INVALID, "layer %u, kv head %u is not kept by this store", layer, kv_head);
     }
     return MEMTX_OK;
 }

@@ -45,6 +45,9 @@ int memtx__catalogue_extend(size_t *first_changed, struct memtx__catalogue *cata
 /* Takes the rows of a document from row id `from` on out of the extents; their number. */
 uint64_t memtx__catalogue_cut(struct memtx__catalogue *catalogue, uint64_t document, uint64_t from);
 
+/* Rows of documents that the capacity leaves in sight. O(extents). */
+uint64_t memtx__catalogue_n_visible(const struct memtx__catalogue *catalogue);
+
 /* The last extent that begins before a row; NULL where none does. O(log n). */
 const struct memtx__extent *memtx__catalogue_last_before(const struct memtx__catalogue *catalogue, uint64_t end_row);
 

@@ -61,14 +61,14 @@ static int check_tokens(struct verification *v, uint64_t chunk)
     return status ? status : memtx__progress_add(&v->progress, 4 * (uint64_t)n_rows + 4);
 }
 
-static int check_chunk(struct verification *v, enum memtx__chunk_kind kind, uint32_t layer, uint32_t kv_head,
+static int check_chunk(struct verification *v, enum memtx__chunk_kind kind, const struct memtx__pair *pair,
                        uint64_t chunk)
 {
     const struct memtx__chunk_facts facts = {
-        kind, chunk * v->store->chunk_rows, n_rows_of(v, chunk), v->store->row_bytes, layer, kv_head};
+        kind, chunk * v->store->chunk_rows, n_rows_of(v, chunk), v->store->row_bytes, pair->layer, pair->kv_head};
     const unsigned char *bytes = NULL, *rows = NULL;
     size_t n_bytes = 0;
-    int status = memtx__snapshot_chunk(&bytes, &n_bytes, v->snapshot, kind, chunk, layer, kv_head);
+    int status = memtx__snapshot_chunk(&bytes, &n_bytes, v->snapshot, kind, chunk, pair->layer, pair->kv_head);
     if (!status) {
         status = memtx__chunk_decode(&rows, bytes, n_bytes, &facts, true);
     }
@@ -84,11 +84,9 @@ static int check_chunks(struct verification *v)
             continue;
         }
         status = check_tokens(v, chunk);
-        for (uint32_t layer = 0; layer < store->spec.n_layers && !status; layer++) {
-            for (uint32_t head = 0; head < store->spec.n_kv_heads && store->first_pair[layer] >= 0 && !status; head++) {
-                status = check_chunk(v, MEMTX__KEYS, layer, head, chunk);
-                status = status ? status : check_chunk(v, MEMTX__VALUES, layer, head, chunk);
-            }
+        for (size_t pair = 0; pair < store->n_pairs && !status; pair++) {
+            status = check_chunk(v, MEMTX__KEYS, &store->pairs[pair], chunk);
+            status = status ? status : check_chunk(v, MEMTX__VALUES, &store->pairs[pair], chunk);
         }
     }
     return status;
@@ -111,8 +109,9 @@ static bool is_known(const struct verification *v, enum memtx__database database
     if (database == MEMTX__DB_TOKENS) {
         return key->mv_size == 8;
     }
-    return key->mv_size == MEMTX__CHUNK_KEY_BYTES && memtx__get_be(bytes + 8, 2) < store->spec.n_layers &&
-           store->first_pair[memtx__get_be(bytes + 8, 2)] >= 0 && memtx__get_be(bytes + 10, 2) < store->spec.n_kv_heads;
+    return key->mv_size == MEMTX__CHUNK_KEY_BYTES &&
+           memtx_store_keeps(&store->spec, (uint32_t)memtx__get_be(bytes + 8, 2),
+                             (uint32_t)memtx__get_be(bytes + 10, 2));
 }
 
 static int check_keys(struct verification *v)

@@ -182,7 +182,11 @@ static int inspect(const struct campaign *campaign, const char *store, const str
 static int judge(const struct campaign *campaign, const char *store)
 {
     const struct memtx_store_spec spec = crash_spec();
-    const struct crash_plan plan = {store, 2, campaign->durability, campaign->capacity, campaign->n_built, false};
+    const struct crash_plan plan = {.path = store,
+                                    .n_segments = 2,
+                                    .durability = campaign->durability,
+                                    .capacity = campaign->capacity,
+                                    .seed = campaign->n_built};
     int status = inspect(campaign, store, NULL);
     if (!status) {
         status = inspect(campaign, store, &spec);

@@ -1,6 +1,6 @@
 /* Appends segments of the known stream (stream.h) to a store, until it is done or something ends it:
  *
- *     crash_writer DIR --segments N --durability full|group [--capacity C] [--seed S] [--again]
+ *     crash_writer DIR --segments N --durability full|group [--capacity C] [--seed S] [--again] [--times]
  *
  * stdout has what was acknowledged. Exit 0, or 1 with one line on stderr. A preloaded shim (shim.c) begins to count
  * with main, so that what the libraries do before is not its business.
@@ -25,17 +25,21 @@ static void arm_shim(void)
 
 static int usage(const char *name)
 {
-    (void)fprintf(stderr, "usage: %s DIR --segments N --durability full|group [--capacity C] [--seed S] [--again]\n",
+    (void)fprintf(stderr,
+                  "usage: %s DIR --segments N --durability full|group [--capacity C] [--seed S] [--again] [--times]\n",
                   name);
     return 2;
 }
 
 int main(int n_args, char **args)
 {
-    static const struct option table[] = {
-        {"segments", required_argument, NULL, 'n'}, {"durability", required_argument, NULL, 'd'},
-        {"capacity", required_argument, NULL, 'c'}, {"seed", required_argument, NULL, 's'},
-        {"again", no_argument, NULL, 'a'},          {NULL, 0, NULL, 0}};
+    static const struct option table[] = {{"segments", required_argument, NULL, 'n'},
+                                          {"durability", required_argument, NULL, 'd'},
+                                          {"capacity", required_argument, NULL, 'c'},
+                                          {"seed", required_argument, NULL, 's'},
+                                          {"again", no_argument, NULL, 'a'},
+                                          {"times", no_argument, NULL, 't'},
+                                          {NULL, 0, NULL, 0}};
     struct crash_plan plan = {.durability = MEMTX_DURABILITY_GROUP};
     for (int option; (option = getopt_long(n_args, args, "", table, NULL)) != -1;) {
         if (option == 'n') {
@@ -48,6 +52,8 @@ int main(int n_args, char **args)
             plan.seed = strtoull(optarg, NULL, 10);
         } else if (option == 'a') {
             plan.again = true;
+        } else if (option == 't') {
+            plan.times = true;
         } else {
             return usage(args[0]);
         }

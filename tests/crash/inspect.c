@@ -33,16 +33,23 @@ static int check_document(const struct memtx_document *document, uint64_t i, uin
     return MEMTX_OK;
 }
 
-/* Extent by extent: rows follow each other without a hole, documents in order, positions as the stream has them. */
-static int check_places(const memtx_store *store)
+static int check_state(const struct memtx__state *state, uint64_t capacity)
+{
+    const uint64_t n_rows = state->n_rows, first = capacity && n_rows > capacity ? n_rows - capacity : 0;
+    return state->first_row == first ? MEMTX_OK
+                                     : memtx__fail(MEMTX_E_CORRUPT, "the first visible row is %llu of %llu",
+                                                   (number)state->first_row, (number)n_rows);
+}
+
+int crash_check_catalogue(const struct memtx__catalogue *catalogue, uint64_t capacity)
 {
     uint64_t row = 0;
     size_t at = 0;
-    int status = MEMTX_OK;
-    for (size_t i = 0; i < store->now.n_documents && !status; i++) {
+    int status = check_state(&catalogue->state, capacity);
+    for (size_t i = 0; i < catalogue->n_documents && !status; i++) {
         uint64_t n_rows = 0;
-        for (; at < store->now.n_extents && store->now.extents[at].document == i && !status; at++) {
-            const struct memtx__extent *extent = &store->now.extents[at];
+        for (; at < catalogue->n_extents && catalogue->extents[at].document == i && !status; at++) {
+            const struct memtx__extent *extent = &catalogue->extents[at];
             if (extent->first_row != row) {
                 return memtx__fail(MEMTX_E_CORRUPT, "extent %zu begins at row %llu, not %llu", at,
                                    (number)extent->first_row, (number)row);
@@ -56,19 +63,19 @@ static int check_places(const memtx_store *store)
             row += extent->n_rows;
             n_rows += extent->n_rows;
         }
-        status = check_document(&store->now.documents[i].facts, i, n_rows);
+        status = check_document(&catalogue->documents[i].facts, i, n_rows);
     }
-    if (!status && (at != store->now.n_extents || row != store->now.state.n_rows)) {
+    if (!status && (at != catalogue->n_extents || row != catalogue->state.n_rows)) {
         status = memtx__fail(MEMTX_E_CORRUPT, "%zu of %zu extents belong to documents, which have %llu of %llu rows",
-                             at, store->now.n_extents, (number)row, (number)store->now.state.n_rows);
+                             at, catalogue->n_extents, (number)row, (number)catalogue->state.n_rows);
     }
     return status;
 }
 
-static struct crash_row row_of(const memtx_store *store, uint64_t id)
+struct crash_row crash_row_of(const struct memtx__catalogue *catalogue, uint64_t id)
 {
     const struct memtx__extent *extent =
-        memtx__catalogue_last_before(&store->now, id + 1); /* check_places found one for each row */
+        memtx__catalogue_last_before(catalogue, id + 1); /* crash_check_catalogue found one for each row */
     return (struct crash_row){id, extent->document, extent->first_position + (id - extent->first_row)};
 }
 
@@ -76,14 +83,14 @@ static struct crash_row row_of(const memtx_store *store, uint64_t id)
 
 static int check_row(const memtx_store *store, struct memtx__view *view, uint64_t id)
 {
-    const struct crash_row row = row_of(store, id);
+    const struct crash_row row = crash_row_of(&store->now, id);
     unsigned char wanted[2 * CRASH_HEAD_SIZE];
     float numbers[CRASH_HEAD_SIZE];
     for (uint32_t i = 0; i < 2 * CRASH_LAYERS * CRASH_KV_HEADS; i++) {
         const enum memtx__chunk_kind kind = i % 2 ? MEMTX__VALUES : MEMTX__KEYS;
         const uint32_t head = i / 2 % CRASH_KV_HEADS, layer = i / 2 / CRASH_KV_HEADS;
         const unsigned char *rows;
-        if (!store->spec.layers_kept[layer]) {
+        if (!memtx_store_keeps(&store->spec, layer, head)) {
             continue;
         }
         int status = memtx__view_chunk(&rows, view, kind, layer, head, id / store->chunk_rows);
@@ -136,7 +143,7 @@ static int check_chunk_tokens(const memtx_store *store, MDB_txn *txn, uint64_t c
         return memtx__fail(MEMTX_E_CORRUPT, "the token ids of chunk %llu are missing or damaged", (number)chunk);
     }
     for (size_t i = 0; i < n_rows; i++) {
-        const struct crash_row row = row_of(store, first + i);
+        const struct crash_row row = crash_row_of(&store->now, first + i);
         if (memtx__get_u32((unsigned char *)value.mv_data + 4 * i) != crash_token(&row)) {
             return memtx__fail(MEMTX_E_CORRUPT, "row %llu has another token id", (number)row.id);
         }
@@ -162,17 +169,12 @@ static int check_tokens(const memtx_store *store)
 
 static int check_store(struct crash_state *out, memtx_store *store, uint64_t capacity)
 {
-    const uint64_t n_rows = store->now.state.n_rows, first = capacity && n_rows > capacity ? n_rows - capacity : 0;
-    out->n_rows = n_rows;
+    out->n_rows = store->now.state.n_rows;
     out->n_documents = store->now.n_documents;
     for (size_t i = 0; i < store->now.n_documents; i++) {
         out->n_ended += store->now.documents[i].facts.ended;
     }
-    if (store->now.state.first_row != first) {
-        return memtx__fail(MEMTX_E_CORRUPT, "the first visible row is %llu of %llu", (number)store->now.state.first_row,
-                           (number)n_rows);
-    }
-    int status = check_places(store);
+    int status = crash_check_catalogue(&store->now, capacity);
     if (!status) {
         status = check_rows(store);
     }

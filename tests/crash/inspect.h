@@ -3,6 +3,7 @@
 #ifndef MEMTX_TESTS_CRASH_INSPECT_H
 #define MEMTX_TESTS_CRASH_INSPECT_H
 
+#include "store/catalogue.h"
 #include "stream.h"
 
 struct crash_state {
@@ -19,5 +20,13 @@ int crash_inspect(struct crash_state *out, const char *path, const struct memtx_
 
 /* Whether all that was acknowledged is there: MEMTX_E_CORRUPT if not. */
 int crash_compare(const struct crash_state *state, uint64_t n_rows, uint64_t n_ended);
+
+/* A catalogue against the stream, extent by extent: rows follow each other without a hole, documents in order, positions
+ * as the stream has them; names, hashes and counts; and the first visible row is what `capacity` makes it.
+ * MEMTX_E_CORRUPT. */
+int crash_check_catalogue(const struct memtx__catalogue *catalogue, uint64_t capacity);
+
+/* What row `id` of a catalogue that passed is. */
+struct crash_row crash_row_of(const struct memtx__catalogue *catalogue, uint64_t id);
 
 #endif

@@ -15,6 +15,7 @@
  *   MEMTX_SHIM_AT       the n-th call of the class fails, counted from 1
  *   MEMTX_SHIM_ERROR    an errno, or 0: a write puts down half and says so, once
  *   MEMTX_SHIM_LATE     set: a write or sync that fails is done all the same, as when the disk's answer is lost
+ *   MEMTX_SHIM_KILL     set: the program is killed when the write is done, before it knows
  *   MEMTX_SHIM_STICKY   set: all later calls of the class fail as well, as a full disk stays full
  *   MEMTX_SHIM_REPORT   file that gets `C calls, F failed` when the program exits
  *   MEMTX_SHIM_LOG      file that gets a record of each event on a store's database (shim_log.h)
@@ -23,6 +24,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -36,7 +38,7 @@
 
 enum { MOST_FDS = 1024, IS_DATA = 1, IS_DSYNC = 2, IS_DIRECTORY = 4 };
 
-static bool armed, late, sticky;
+static bool armed, late, kills, sticky;
 static const char *class_name, *report;
 static long fail_at, n_calls, n_failed;
 static int error;
@@ -59,7 +61,8 @@ void crash_shim_arm(void)
     report = setting("MEMTX_SHIM_REPORT");
     fail_at = strtol(setting("MEMTX_SHIM_AT"), NULL, 10);
     error = (int)strtol(setting("MEMTX_SHIM_ERROR"), NULL, 10);
-    late = getenv("MEMTX_SHIM_LATE") != NULL;
+    kills = getenv("MEMTX_SHIM_KILL") != NULL;
+    late = kills || getenv("MEMTX_SHIM_LATE") != NULL;
     sticky = getenv("MEMTX_SHIM_STICKY") != NULL;
     if (log[0]) {
         log_fd = (int)syscall(SYS_openat, AT_FDCWD, log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
@@ -169,6 +172,9 @@ static ssize_t write_parts(int fd, const struct iovec *parts, int n_parts, off_t
     long n =
         offset >= 0 ? syscall(SYS_pwritev, fd, parts, n_parts, offset, 0) : syscall(SYS_writev, fd, parts, n_parts);
     record_write(fd, (uint64_t)at, parts, n_parts, n);
+    if (fail && kills) {
+        (void)raise(SIGKILL);
+    }
     if (fail && error) {
         errno = error;
         return -1;

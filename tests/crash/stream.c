@@ -3,10 +3,8 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
-
-#include "base/rng.h"
-#include "memtx/memory.h"
 
 enum { LEAP_ROWS = 97, LEAP = 5, N_OWN_NUMBERS = 5, MOST_DOCUMENT_SEGMENTS = 9 };
 
@@ -28,7 +26,8 @@ struct memtx_store_spec crash_spec(void)
     for (size_t i = 0; i < CRASH_HEAD_SIZE / 2; i++) {
         factors[i] = 1.0F + (float)(i % 8);
     }
-    spec.layers_kept[0] = spec.layers_kept[2] = true;
+    memtx_store_keep_layer(&spec, 0);
+    memtx_store_keep_layer(&spec, 2);
     return spec;
 }
 
@@ -69,61 +68,55 @@ void crash_numbers(float *out, const struct crash_row *row, bool is_value, uint3
 
 /* ---- the writer ------------------------------------------------------------------------------- */
 
-struct writer {
-    const struct crash_plan *plan;
-    memtx_store *store;
-    memtx_memory *memory;
-    struct memtx__rng rng;
-    uint64_t n_rows;     /* of the store, acknowledged or not */
-    uint64_t n_ended;    /* documents */
-    bool in_document;    /* whose .. */
-    uint64_t document;   /* id, */
-    uint64_t n_tokens;   /* rows so far */
-    uint64_t n_segments; /* and segments to come are these */
-};
+static uint64_t now_us(void)
+{
+    struct timespec now;
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000U + (uint64_t)now.tv_nsec / 1000U;
+}
 
-static void acknowledge(const struct writer *writer)
+static void acknowledge(const struct crash_writer *writer, uint64_t began_us)
 {
     struct memtx_store_facts facts;
-    char line[128];
+    char line[128], took[32] = "";
+    if (!writer->plan) {
+        return;
+    }
+    if (writer->plan->times) {
+        (void)snprintf(took, sizeof took, ", %llu us", (unsigned long long)(now_us() - began_us));
+    }
     memtx_store_info(&facts, writer->store);
-    int n = snprintf(line, sizeof line, "acknowledged %llu rows, %llu documents, %llu written\n",
+    int n = snprintf(line, sizeof line, "acknowledged %llu rows, %llu documents, %llu written%s\n",
                      (unsigned long long)facts.n_rows, (unsigned long long)writer->n_ended,
-                     (unsigned long long)facts.n_written_rows);
+                     (unsigned long long)facts.n_written_rows, took);
     if (write(STDOUT_FILENO, line, (size_t)n) < 0) {
         return; /* nobody listens: the stream goes on */
     }
 }
 
-static int open_writer(struct writer *writer)
+int crash_writer_open(struct crash_writer *out, memtx_store *store, const struct crash_plan *plan, uint64_t seed)
 {
-    const struct memtx_store_spec spec = crash_spec();
-    struct memtx_store_options options = memtx_store_options_default();
     struct memtx_memory_options small = memtx_memory_options_default();
     struct memtx_store_facts facts;
     struct memtx_document document;
-    options.durability = writer->plan->durability;
-    options.capacity_rows = writer->plan->capacity;
     small.k = 1;
     small.most_tokens = CRASH_MOST_ROWS;
-    int status = memtx_store_open(&writer->store, writer->plan->path, &spec, &options);
-    if (!status) {
-        status = memtx_memory_open(&writer->memory, writer->store, &small);
-    }
+    *out = (struct crash_writer){.plan = plan, .store = store};
+    int status = memtx_memory_open(&out->memory, store, &small);
     if (status) {
         return status;
     }
-    memtx_store_info(&facts, writer->store);
-    writer->n_rows = facts.n_rows;
-    writer->rng = memtx__rng_create(writer->plan->seed, facts.n_rows);
+    memtx_store_info(&facts, store);
+    out->n_rows = facts.n_rows;
+    out->rng = memtx__rng_create(seed, facts.n_rows);
     for (uint64_t i = 0; i < facts.n_documents && !status; i++) {
-        status = memtx_store_document_at(&document, writer->store, i);
-        writer->n_ended += !status && document.ended;
+        status = memtx_store_document_at(&document, store, i);
+        out->n_ended += !status && document.ended;
     }
     return status;
 }
 
-static int begin_document(struct writer *writer)
+static int begin_document(struct crash_writer *writer)
 {
     struct memtx_store_facts facts;
     struct memtx_document document;
@@ -143,35 +136,33 @@ static int begin_document(struct writer *writer)
     return status;
 }
 
-static int append_layer(struct writer *writer, uint32_t layer, size_t n_rows)
+static int append_layer(struct crash_writer *writer, uint32_t layer, size_t n_rows)
 {
-    static float keys[CRASH_MOST_ROWS * CRASH_KV_HEADS * CRASH_HEAD_SIZE];
-    static float values[CRASH_MOST_ROWS * CRASH_KV_HEADS * CRASH_HEAD_SIZE];
-    static uint32_t token_ids[CRASH_MOST_ROWS];
-    static uint64_t positions[CRASH_MOST_ROWS];
+    uint32_t token_ids[CRASH_MOST_ROWS];
+    uint64_t positions[CRASH_MOST_ROWS];
     for (size_t i = 0; i < n_rows; i++) {
         const struct crash_row row = {writer->n_rows + i, writer->document, crash_position(writer->n_tokens + i)};
         token_ids[i] = crash_token(&row);
         positions[i] = row.position;
         for (uint32_t head = 0; head < CRASH_KV_HEADS; head++) {
             const size_t at = (i * CRASH_KV_HEADS + head) * CRASH_HEAD_SIZE;
-            crash_numbers(keys + at, &row, false, layer, head);
-            crash_numbers(values + at, &row, true, layer, head);
+            crash_numbers(writer->keys + at, &row, false, layer, head);
+            crash_numbers(writer->values + at, &row, true, layer, head);
         }
     }
-    return memtx_memory_append(writer->memory, layer, n_rows, keys, values, token_ids, positions);
+    return memtx_memory_append(writer->memory, layer, n_rows, writer->keys, writer->values, token_ids, positions);
 }
 
-static int commit(struct writer *writer)
+static int commit(struct crash_writer *writer)
 {
     int status = memtx_memory_commit(writer->memory);
-    if (writer->plan->again && (status == MEMTX_E_IO || status == MEMTX_E_NO_SPACE)) {
+    if (writer->plan && writer->plan->again && (status == MEMTX_E_IO || status == MEMTX_E_NO_SPACE)) {
         status = memtx_memory_commit(writer->memory);
     }
     return status;
 }
 
-static int write_segment(struct writer *writer)
+static int write_segment(struct crash_writer *writer)
 {
     const size_t n_rows = 1 + (size_t)memtx__rng_below(&writer->rng, CRASH_MOST_ROWS);
     int status = memtx_memory_begin_segment(writer->memory);
@@ -181,6 +172,7 @@ static int write_segment(struct writer *writer)
     if (!status) {
         status = append_layer(writer, 2, n_rows);
     }
+    const uint64_t began_us = now_us();
     if (!status) {
         status = commit(writer);
     }
@@ -188,40 +180,57 @@ static int write_segment(struct writer *writer)
         writer->n_rows += n_rows;
         writer->n_tokens += n_rows;
         writer->n_segments--;
-        acknowledge(writer);
+        acknowledge(writer, began_us);
     }
     return status;
 }
 
-static int end_document(struct writer *writer)
+static int end_document(struct crash_writer *writer)
 {
     uint8_t hash[MEMTX_HASH_BYTES];
     crash_hash(hash, writer->document, writer->n_tokens);
     writer->in_document = false;
+    const uint64_t began_us = now_us();
     int status = memtx_memory_end_document(writer->memory, hash);
     if (!status) {
         writer->n_ended++;
-        acknowledge(writer);
+        acknowledge(writer, began_us);
     }
     return status;
 }
 
+int crash_writer_append(struct crash_writer *writer)
+{
+    int status = writer->in_document ? MEMTX_OK : begin_document(writer);
+    if (!status) {
+        status = write_segment(writer);
+    }
+    return status || writer->n_segments ? status : end_document(writer);
+}
+
+void crash_writer_close(struct crash_writer *writer)
+{
+    memtx_memory_close(writer->memory); /* a document that is open is one that broke off */
+    writer->memory = NULL;
+}
+
 int crash_write(const struct crash_plan *plan)
 {
-    struct writer writer = {.plan = plan};
-    int status = open_writer(&writer);
-    for (uint64_t i = 0; i < plan->n_segments && !status; i++) {
-        if (!writer.in_document) {
-            status = begin_document(&writer);
-        }
-        if (!status) {
-            status = write_segment(&writer);
-        }
-        if (!status && writer.n_segments == 0) {
-            status = end_document(&writer);
-        }
+    static struct crash_writer writer;
+    const struct memtx_store_spec spec = crash_spec();
+    struct memtx_store_options options = memtx_store_options_default();
+    memtx_store *store;
+    options.durability = plan->durability;
+    options.capacity_rows = plan->capacity;
+    int status = memtx_store_open(&store, plan->path, &spec, &options);
+    if (status) {
+        return status;
     }
-    memtx_memory_close(writer.memory); /* a document that is open is one that broke off */
-    int closed = memtx_store_close(writer.store);
+    status = crash_writer_open(&writer, store, plan, plan->seed);
+    for (uint64_t i = 0; i < plan->n_segments && !status; i++) {
+        status = crash_writer_append(&writer);
+    }
+    crash_writer_close(&writer);
+    int closed = memtx_store_close(store);
     return status ? status : closed;
 }

@@ -12,6 +12,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/rng.h"
+#include "memtx/memory.h"
 #include "memtx/store.h"
 
 enum {
@@ -50,14 +52,37 @@ struct crash_plan {
     uint64_t seed;
     bool
         again; /* a commit that fails for the disk's sake is tried once more, and the stream goes on if that succeeds */
+    bool times; /* the lines tell how long each commit took */
 };
 
 /* Appends so many segments to the store in plan->path, which is made if need be, as new documents. After each commit
  * and end of a document that returned 0 one line goes to stdout, with one write(2):
  *
- *     acknowledged R rows, E documents, W written
+ *     acknowledged R rows, E documents, W written          with `times` follows: , N us
  *
  * E documents are ended; of the R rows W are on disk. 0, or the first failure; the store is closed in any case. */
 int crash_write(const struct crash_plan *plan);
+
+/* The writer by steps, over a store that is the caller's: one in each store. Large, so not for the stack. */
+struct crash_writer {
+    const struct crash_plan *plan; /* NULL: nothing is said */
+    memtx_store *store;
+    memtx_memory *memory;
+    struct memtx__rng rng;
+    uint64_t n_rows;     /* of the store, acknowledged or not */
+    uint64_t n_ended;    /* documents */
+    bool in_document;    /* whose .. */
+    uint64_t document;   /* id, */
+    uint64_t n_tokens;   /* rows so far */
+    uint64_t n_segments; /* and segments to come are these */
+    float keys[CRASH_MOST_ROWS * CRASH_KV_HEADS * CRASH_HEAD_SIZE];
+    float values[CRASH_MOST_ROWS * CRASH_KV_HEADS * CRASH_HEAD_SIZE];
+};
+
+/* After a failure too the writer is to be closed, before its store. */
+int crash_writer_open(struct crash_writer *out, memtx_store *store, const struct crash_plan *plan, uint64_t seed);
+/* One segment, and a document's beginning and end where they fall due. */
+int crash_writer_append(struct crash_writer *writer);
+void crash_writer_close(struct crash_writer *writer);
 
 #endif

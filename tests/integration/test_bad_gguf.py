@@ -9,7 +9,7 @@ import struct
 import time
 
 import gguf_file
-from command import memtx, model, one_line, path, put, text
+from command import environment, memtx, model, one_line, path, put, text
 from gguf_file import ARRAY, BOOL, F32, I32, STRING, U32, U64
 from tap import add, case, main
 
@@ -19,16 +19,23 @@ ADDRESS_SPACE = 3 << 30
 SECONDS = 1.0  # for both commands together on a busy machine; each takes a few milliseconds
 
 
+# A sanitizer reserves address space of its own, and refuses large blocks by itself.
+SANITIZED = os.environ.get("MEMTX_SANITIZED")
+ENVIRONMENT = environment(ASAN_OPTIONS="max_allocation_size_mb=%d:allocator_may_return_null=1" % (ADDRESS_SPACE >> 20)) \
+    if SANITIZED else None
+
+
 def limit():
-    resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
+    if not SANITIZED:
+        resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
 
 
 def refused(file, *words, gguf_reads=False):
     """eval refuses the file, and so does gguf unless `gguf_reads`: it shows what is in a file, runnable or not."""
     name = file if isinstance(file, str) else put("bad.gguf", file if isinstance(file, bytes) else file.bytes())
     start = time.monotonic()
-    shown = memtx("gguf", name, before=limit)
-    loaded = memtx("eval", name, text(), "--modes", "xl", before=limit)
+    shown = memtx("gguf", name, before=limit, env=ENVIRONMENT)
+    loaded = memtx("eval", name, text(), "--modes", "xl", before=limit, env=ENVIRONMENT)
     took = time.monotonic() - start
     line = one_line(loaded, 1, *words)
     assert "memory" not in line, "allocated by a number from the file? " + line
@@ -277,7 +284,7 @@ def a_first_token_that_is_not_there():
 
 @case
 def the_file_that_all_of_these_begin_with_is_good():
-    result = memtx("eval", model(), text(), "--modes", "xl", before=limit)
+    result = memtx("eval", model(), text(), "--modes", "xl", before=limit, env=ENVIRONMENT)
     assert result.code == 0, result
 
 
@@ -291,7 +298,7 @@ def one_byte_of_the_head_changed_never_ends_badly():
         whole[at] ^= bit
         name = put("flipped.gguf", bytes(whole))
         for args in (["gguf", name], ["eval", name, text(20), "--modes", "xl"]):
-            result = memtx(*args, before=limit)
+            result = memtx(*args, before=limit, env=ENVIRONMENT)
             if result.code != 0:
                 one_line(result, 1)
         whole[at] ^= bit

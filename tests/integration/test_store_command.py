@@ -23,6 +23,7 @@ def what_is_in_it():
     place = store("shown")
     out = good("store", "info", place).out
     assert "version 2" in out and "window=32 segment=16 sinks=2" in out, out
+    assert ", all heads" in [line for line in out.splitlines() if line.startswith("layers ")][0], out
     lines = good("store", "ls", place).out.splitlines()
     assert len(lines) == 2 and lines[1].endswith(os.path.basename(text())), lines
     assert "complete" in lines[1], lines

@@ -18,7 +18,7 @@ struct hand hand_default(void)
                                           .rope_base = 10000.0,
                                           .scale = 0.5F,
                                           .row_type = MEMTX_ROWS_F32};
-    hand.spec.layers_kept[LAYER] = true;
+    memtx_store_keep_layer(&hand.spec, LAYER);
     hand.options.k = 5;
     hand.options.delta = 100;
     return hand;

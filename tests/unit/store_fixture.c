@@ -66,7 +66,8 @@ struct memtx_store_spec spec_default(void)
                                     .row_type = MEMTX_ROWS_F16,
                                     .tokenizer = "smollm",
                                     .settings = "W=512"};
-    spec.layers_kept[LAYER_A] = spec.layers_kept[LAYER_B] = true;
+    memtx_store_keep_layer(&spec, LAYER_A);
+    memtx_store_keep_layer(&spec, LAYER_B);
     return spec;
 }
 
@@ -108,7 +109,7 @@ int append_rows(memtx_store *store, size_t document, size_t n, uint64_t position
         positions[i] = position + i;
     }
     for (uint32_t layer = 0; layer < L && !status; layer++) {
-        if (!store->spec.layers_kept[layer]) {
+        if (!store->spec.heads_kept[layer]) {
             continue;
         }
         for (size_t i = 0; i < n * G * D; i++) {

@@ -234,7 +234,7 @@ Test(refused, layers_that_append_different_tokens)
     static const uint64_t positions[] = {0, 1, 2, 3}, other_positions[] = {0, 1, 2, 7};
     for (int wrong = 0; wrong < 5; wrong++) {
         struct hand hand = hand_default();
-        hand.spec.layers_kept[OTHER_LAYER] = true;
+        memtx_store_keep_layer(&hand.spec, OTHER_LAYER);
         hand_open(&hand);
         cr_assert_eq(memtx_memory_append(hand.memory, LAYER, 4, rows, rows, ids, positions), MEMTX_OK);
         if (wrong < 3) {

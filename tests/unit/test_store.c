@@ -48,7 +48,7 @@ Test(disk, the_next_process_finds_the_same, .init = make_folder, .fini = remove_
             close_store(store);
             store = open_with(path, NULL, NULL); /* the store says itself what it is for */
             check_filled(store);
-            cr_assert_eq(store->spec.row_type, type);
+            cr_assert_eq((int)store->spec.row_type, type);
             cr_assert_str_eq(store->spec.tokenizer, "smollm");
             cr_assert_str_eq(store->spec.settings, "W=512");
             close_store(store);

@@ -160,3 +160,36 @@ Test(damage, records, .init = make_folder, .fini = remove_folder)
     damage_record("docs", zero, 8, 0);
     damage_record("extents", zero, 8, 0);
 }
+
+static void rope_is_missed(const char *what)
+{
+    memtx_store *store;
+    save_data();
+    cr_expect_eq(memtx_store_open(&store, path, NULL, NULL), MEMTX_E_CORRUPT, "%s", what);
+    cr_expect_not_null(strstr(memtx_last_error(), "the rope record"), "%s: %s", what, memtx_last_error());
+    (void)memtx_store_close(store);
+}
+
+/* RoPE factors that are not those the store was made with would place every row it gives differently. */
+Test(damage, rope_factors, .init = make_folder, .fini = remove_folder)
+{
+    float factors[D / 2];
+    struct memtx_store_spec spec = spec_default();
+    for (size_t pair = 0; pair < D / 2; pair++) {
+        factors[pair] = 1.0F + (float)pair / 4.0F;
+    }
+    spec.rope_factors = factors;
+    close_store(open_with(path, &spec, NULL));
+    load_data();
+    unsigned char *rope = memmem(data, n_data, factors, sizeof factors);
+    cr_assert_not_null(rope);
+    rope[9] ^= 1;
+    rope_is_missed("another factor");
+    rope[9] ^= 1;
+    rope[-1] ^= 2; /* its key, still between those of the others */
+    rope_is_missed("another key");
+    rope[-1] ^= 2;
+    save_data();
+    close_store(open_with(path, &spec, NULL));
+    free(data);
+}

@@ -58,11 +58,11 @@ Test(mismatch, the_difference_is_named, .init = make_folder, .fini = remove_fold
             piece = "keeps f16 rows, not bf16";
             break;
         case 6:
-            spec.layers_kept[LAYER_A] = false;
+            spec.heads_kept[LAYER_A] = 0;
             piece = "keeps layer 1";
             break;
         case 7:
-            spec.layers_kept[0] = true;
+            memtx_store_keep_layer(&spec, 0);
             piece = "does not keep layer 0";
             break;
         case 8:
@@ -150,10 +150,10 @@ Test(refused, specs_out_of_range)
             spec.rope_dims = 63;
             break;
         case 9:
-            spec.layers_kept[4] = true;
+            memtx_store_keep_layer(&spec, 4);
             break;
         default:
-            spec.layers_kept[LAYER_A] = spec.layers_kept[LAYER_B] = false;
+            spec.heads_kept[LAYER_A] = spec.heads_kept[LAYER_B] = 0;
             break;
         }
         refused(NULL, &spec, MEMTX_E_INVALID, "");
@@ -217,6 +217,21 @@ Test(places, a_database_in_which_nothing_was_written, .init = make_folder, .fini
     mdb_env_close(env);
     refused(path, NULL, MEMTX_E_NOT_FOUND, "there is no store");
     close_store(open_with(path, &spec, NULL));
+}
+
+Test(places, an_empty_database, .init = make_folder, .fini = remove_folder)
+{
+    struct memtx_store_options options = memtx_store_options_default();
+    memtx_store *store;
+    char name[128];
+    options.read_only = true;
+    cr_assert_eq(mkdir(path, 0700), 0);
+    (void)snprintf(name, sizeof name, "%s/data.mdb", path);
+    write_file(name, "");
+    cr_assert_eq(memtx_store_open(&store, path, NULL, &options), MEMTX_E_NOT_FOUND, "%s", memtx_last_error());
+    cr_assert_not_null(strstr(memtx_last_error(), "there is no store"), "%s", memtx_last_error());
+    refused(path, NULL, MEMTX_E_NOT_FOUND, "there is no store");
+    close_store(open_store());
 }
 
 /* What is left when a writer or the machine ends before a new database is complete. */

@@ -374,6 +374,58 @@ Test(upkeep, readers_see_what_was_committed, .init = make_folder, .fini = remove
     (void)waitpid(child, NULL, 0);
 }
 
+/* Whether a page of the file is a leaf, in use or not: LMDB's header tells page and kind. */
+static bool is_leaf(const unsigned char *page, size_t number)
+{
+    uint64_t named;
+    memcpy(&named, page, sizeof named);
+    return named == number && page[10] == 2 && page[11] == 0;
+}
+
+/* A transaction that writes has all of LMDB's pages checked before: here nothing has looked at the big tables yet,
+ * since the last chunk is full. */
+Test(upkeep, damaged_pages_are_not_written_to, .init = make_folder, .fini = remove_folder)
+{
+    enum { PAGE_BYTES = 4096, MOST_PAGES = 1024, LOWER_AT = 12 };
+    static unsigned char pages[MOST_PAGES][PAGE_BYTES];
+    char name[192];
+    size_t n_refused = 0;
+    memtx_store *store = open_store(path, false);
+    memtx_memory *memory = open_memory(store, false, NULL);
+    cr_assert_eq(memtx_memory_begin_document(memory, "text"), MEMTX_OK);
+    for (uint64_t first = 0; first < 4080; first += 680) {
+        append(memory, 0, first, 680);
+    }
+    cr_assert_eq(memtx_memory_end_document(memory, NULL), MEMTX_OK);
+    memtx_memory_close(memory);
+    cr_assert_eq(memtx_store_close(store), MEMTX_OK);
+    (void)snprintf(name, sizeof name, "%s/data.mdb", path);
+    FILE *file = fopen(name, "r+b");
+    cr_assert_not_null(file);
+    const size_t n_pages = fread(pages, PAGE_BYTES, MOST_PAGES, file);
+    for (size_t i = 0; i < n_pages; i++) {
+        if (!is_leaf(pages[i], i)) {
+            continue;
+        }
+        (void)fseek(file, (long)(i * PAGE_BYTES + LOWER_AT), SEEK_SET);
+        cr_assert_eq(fwrite("\xFF\xFF", 1, 2, file), 2);
+        (void)fflush(file);
+        const struct memtx_store_spec spec = sample_spec();
+        if (memtx_store_open(&store, path, &spec, NULL) == MEMTX_OK) {
+            const int status = memtx_store_remove_document(store, "text");
+            cr_assert(status == MEMTX_OK || strstr(memtx_last_error(), "page"), "%d: %s", status, memtx_last_error());
+            n_refused += status == MEMTX_E_CORRUPT;
+            (void)memtx_store_close(store);
+        }
+        (void)fseek(file, 0, SEEK_SET);
+        cr_assert_eq(fwrite(pages, PAGE_BYTES, n_pages, file), n_pages);
+        (void)fflush(file);
+    }
+    (void)fclose(file);
+    cr_assert_geq(n_refused, 3, "tokens, keys and values; not %zu", n_refused);
+    verify(path);
+}
+
 /* A forked child cannot go on with its parent's store. */
 Test(upkeep, a_fork_is_refused, .init = make_folder, .fini = remove_folder)
 {

@@ -46,7 +46,7 @@ int main(void)
     memtx_memory *memory = NULL;
     long before = 0, after = 0;
     for (uint32_t layer = 0; layer < LAYERS; layer++) {
-        spec.layers_kept[layer] = true;
+        memtx_store_keep_layer(&spec, layer);
     }
     options.temporary = true;
     options.group_segments = GROUP_SEGMENTS;

@@ -71,6 +71,7 @@ typedef struct memtx_memory memtx_memory;
 MEMTX_API struct memtx_memory_options memtx_memory_options_default(void);
 
 /* A memory over a store, which stays the caller's and must outlive it. *out is the caller's; NULL on failure.
+ * A reader may be opened in any thread; with scope_names, which are looked up in the store, only while none appends.
  * MEMTX_E_INVALID (an option out of range; a reader of its own document; not a reader over a read-only store),
  * MEMTX_E_NOT_FOUND (a name of the scope), MEMTX_E_BUSY (another memory appends to the store already),
  * MEMTX_E_NO_MEMORY, or what the store says. */
@@ -113,17 +114,19 @@ MEMTX_API void memtx_memory_end_segment(memtx_memory *memory);
 /* Attention over the k best rows of a layer.
  *   V_mem[n_q][n_heads][d]    the blend of their values        LSE_mem[n_q][n_heads]  log-sum-exp of their logits,
  *                             (zero where nothing was found)                          -inf where nothing was found
+ *                             Heads whose kv head the store does not keep find nothing.
  *   hits[n_q][n_heads][k]     or NULL
  *   queries[n_q][n_heads][d]  before RoPE                      positions[n_q]         their places in the document
- * Logits are tau * scale * R(min(distance, delta)) q . k - lambda * age. MEMTX_E_INVALID (a layer that is not kept,
- * more queries than most_tokens, a query that is not finite), MEMTX_E_CORRUPT (a damaged chunk). Uses all threads.
- * Exact search costs n_q * n_heads * rows * d multiplications. */
+ * Logits are tau * scale * R(min(distance, delta)) q . k - lambda * age. MEMTX_E_INVALID (a layer of which nothing is
+ * kept, more queries than most_tokens, a query that is not finite), MEMTX_E_CORRUPT (a damaged chunk). Uses all
+ * threads. Exact search costs n_q * n_heads * rows * d multiplications. */
 MEMTX_API int memtx_memory_attend(float *V_mem, float *LSE_mem, struct memtx_hit *hits, memtx_memory *memory,
                                   uint32_t layer, size_t n_q, const float *queries, const uint64_t *positions);
 
-/* Stages rows of a layer: keys[n_tokens][n_kv_heads][d] before RoPE, values the same. They follow what the layer staged
- * before, and are invisible until the commit. token_ids[n_tokens] and positions[n_tokens] must be equal in all layers
- * of a segment. MEMTX_E_INVALID (no document, a layer that is not kept, a number that the store's type cannot hold). */
+/* Stages rows of a layer: keys[n_tokens][n_kv_heads][d] before RoPE, values the same; of these the store takes the kv
+ * heads that it keeps. They follow what the layer staged before, and are invisible until the commit.
+ * token_ids[n_tokens] and positions[n_tokens] must be equal in all layers of a segment. MEMTX_E_INVALID (no document, a
+ * layer of which nothing is kept, a number to be kept that the store's type cannot hold). */
 MEMTX_API int memtx_memory_append(memtx_memory *memory, uint32_t layer, size_t n_tokens, const float *keys,
                                   const float *values, const uint32_t *token_ids, const uint64_t *positions);
 
@@ -133,7 +136,8 @@ MEMTX_API int memtx_memory_append(memtx_memory *memory, uint32_t layer, size_t n
  * when LMDB's own meta page was what failed: then the store must be opened anew). */
 MEMTX_API int memtx_memory_commit(memtx_memory *memory);
 
-/* What a memory was opened with and over. options.tau is NULL; store.spec.rope_factors is borrowed from the store. */
+/* What a memory was opened with and over; not while another thread appends to the store. options.tau is NULL;
+ * store.spec.rope_factors is borrowed from the store. */
 struct memtx_memory_facts {
     struct memtx_memory_options options;
     struct memtx_store_facts store;
@@ -160,7 +164,7 @@ MEMTX_API int memtx_memory_tokens(uint32_t *token_ids, memtx_memory *memory, siz
 
 /* keys[n][d] and values[n][d] (either may be NULL) of the rows with these ids, as float32, before RoPE. ids[n] must be
  * visible in the segment that has begun, in any order; MEMTX_E_NOT_FOUND names the first that is not, and what keys and
- * values then hold is not said. MEMTX_E_INVALID (no segment, a layer that is not kept, a kv head past the last),
+ * values then hold is not said. MEMTX_E_INVALID (no segment, a layer or kv head that is not kept),
  * MEMTX_E_CORRUPT (a damaged chunk), MEMTX_E_NO_MEMORY. Uses all threads. Beside the n rows it looks at the address of
  * every chunk in sight, so ask for many at once. */
 MEMTX_API int memtx_memory_gather(float *keys, float *values, memtx_memory *memory, uint32_t layer, uint32_t kv_head,
