@@ -126,7 +126,7 @@ static struct memtx_store_spec describe(void)
     spec.rope_dims = 0; /* this toy has no positions; a model says which dimensions turn, and rope_base */
     spec.scale = scale;
     spec.row_type = MEMTX_ROWS_F16;
-    memtx_store_keep_layer(&spec, LAYER);
+    memtx_store_keep_layer(&spec, LAYER); /* all its kv heads */
     (void)snprintf(spec.tokenizer, sizeof spec.tokenizer, "four letters");
     (void)snprintf(spec.settings, sizeof spec.settings, "window=%d segment=%d", W, T);
     return spec;
