@@ -108,6 +108,9 @@ static int copy_record(struct copying *c, enum memtx__database database, MDB_val
         if (key->mv_size < 8) {
             return memtx__fail(MEMTX_E_CORRUPT, "a key of %zu bytes", key->mv_size);
         }
+        if (memtx__get_be(key->mv_data, 8) > c->catalogue.state.n_rows / c->store->chunk_rows) {
+            return memtx__fail(MEMTX_E_CORRUPT, "a chunk of rows that were never written");
+        }
         if (!memtx__catalogue_sees(&c->catalogue, memtx__get_be(key->mv_data, 8), c->store->chunk_rows)) {
             return MEMTX_OK;
         }

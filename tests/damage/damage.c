@@ -5,8 +5,8 @@
  *
  *     damage [--long] [--bits N] [--seed S]
  *
- * One bit of every 997th byte is flipped; --long flips N random bits (20,000) instead, and one of every byte of metas,
- * branches and leaves. The file is cut at 20 lengths, and 200 pairs of its pages change places. TAP on stdout.
+ * One bit of every 997th byte is flipped; --long flips N random bits (20,000) instead, and one of each four bytes of
+ * metas, branches and leaves. The file is cut at 20 lengths, and 200 pairs of its pages change places. TAP on stdout.
  *
  * The work is done by children: one that dies is a failure of the damage it was at, and the next goes on behind it.
  */
@@ -325,11 +325,12 @@ static bool run_header_flips(unsigned number, struct memtx__rng *rng)
     for (size_t page = 0; page < n_image / PAGE; page++) {
         const unsigned kind = memtx__get_u16(image + page * PAGE + 10);
         const bool has_header = memtx__get_u64(image + page * PAGE) == page && (kind == 1 || kind == 2 || kind == 8);
-        for (size_t i = 0; i < PAGE && has_header; i++) {
-            list[n++] = (struct damage){FLIP, page * PAGE + i, (size_t)memtx__rng_below(rng, 8)};
+        for (size_t i = 0; i < PAGE && has_header; i += 4) {
+            list[n++] = (struct damage){FLIP, page * PAGE + i + (size_t)memtx__rng_below(rng, 4),
+                                        (size_t)memtx__rng_below(rng, 8)};
         }
     }
-    bool passed = run(number, "a bit of every byte of metas, branches and leaves", list, n);
+    bool passed = run(number, "a bit of each four bytes of metas, branches and leaves", list, n);
     free(list);
     return passed;
 }
