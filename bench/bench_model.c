@@ -7,7 +7,6 @@
  *   search     marginal cost of a row in exact search (product and top-k), against the bare product in tiles that stay
  *              in cache
  */
-#include <getopt.h>
 #include <math.h>
 #include <omp.h>
 #include <stdio.h>
@@ -17,13 +16,13 @@
 #include "bench.h"
 #include "memtx/memtx.h"
 
-enum { SEGMENT = 512, WINDOW = 512, SINKS = 4, MOST_REPEATS = 64, MOST_SHAPES = 8, TILE_ROWS = 1024 };
+enum { SEGMENT = 512, WINDOW = 512, SINKS = 4, MOST_SHAPES = 8, TILE_ROWS = 1024 };
 
 struct setting {
+    struct bench_setting shared;
     const char *model_path;
     const char *text_path;
     enum memtx_weights weights;
-    size_t n_repeats;
     memtx_model *model;
     struct memtx_model_facts facts;
     uint32_t *tokens;
@@ -69,7 +68,7 @@ static void open_reader(struct reader *r, const struct setting *s, enum memtx_mo
         const char *directory = getenv("TMPDIR");
         memtx_model_store_spec(&spec, s->model);
         for (uint32_t layer = first_layer; layer < first_layer + n_layers; layer++) {
-            spec.layers_kept[layer] = true;
+            memtx_store_keep_layer(&spec, layer);
         }
         store.temporary = true;
         store.capacity_rows = capacity_rows;
@@ -111,7 +110,7 @@ struct shape {
     size_t n_rows, n_in, n_out;
     double flops; /* of this shape in one segment: what is visible, of attention */
     struct bench_product *product;
-    double seconds[MOST_REPEATS];
+    double seconds[BENCH_MOST_REPEATS];
 };
 
 static size_t list_shapes(struct shape *shapes, const struct memtx_model_facts *f)
@@ -153,7 +152,7 @@ static void bench_forward(const struct setting *s)
 {
     struct shape shapes[MOST_SHAPES];
     struct reader reader;
-    double seconds[MOST_REPEATS], flops = 0, bare = 0;
+    double seconds[BENCH_MOST_REPEATS], flops = 0, bare = 0;
     const bool bf16 = s->weights == MEMTX_WEIGHTS_BF16;
     const size_t n_shapes = list_shapes(shapes, &s->facts);
     open_reader(&reader, s, MEMTX_MODE_XL, 0, 0, 0);
@@ -164,7 +163,7 @@ static void bench_forward(const struct setting *s)
     }
     (void)read_segment(&reader);
     (void)read_segment(&reader); /* the cache is full */
-    for (size_t repeat = 0; repeat < s->n_repeats; repeat++) {
+    for (size_t repeat = 0; repeat < s->shared.n_repeats; repeat++) {
         seconds[repeat] = read_segment(&reader);
         for (size_t i = 0; i < n_shapes; i++) {
             const int n = shape_flops(&shapes[i]) < 1e10 ? 8 : 1; /* long enough for the clock */
@@ -175,11 +174,11 @@ static void bench_forward(const struct setting *s)
             shapes[i].seconds[repeat] = (bench_now() - start) / n;
         }
     }
-    const double segment = bench_median(seconds, s->n_repeats);
+    const double segment = bench_median(seconds, s->shared.n_repeats);
     begin_line("forward", s);
     (void)printf(", \"onednn_gflops\": {");
     for (size_t i = 0; i < n_shapes; i++) {
-        double rate = shape_flops(&shapes[i]) / bench_median(shapes[i].seconds, s->n_repeats);
+        double rate = shape_flops(&shapes[i]) / bench_median(shapes[i].seconds, s->shared.n_repeats);
         flops += shapes[i].flops;
         bare += shapes[i].flops / rate;
         (void)printf("%s\"%s\": %.0f", i ? ", " : "", shapes[i].name, rate / 1e9);
@@ -210,9 +209,9 @@ static void bench_memory(const struct setting *s, uint32_t first_layer, uint32_t
     for (int warm = 0; warm < 2; warm++) {
         (void)read_segment(&sinks);
     }
-    for (size_t repeat = 0; repeat < s->n_repeats; repeat++) {
-        m += read_segment(&memory) / (double)s->n_repeats;
-        w += read_segment(&sinks) / (double)s->n_repeats;
+    for (size_t repeat = 0; repeat < s->shared.n_repeats; repeat++) {
+        m += read_segment(&memory) / (double)s->shared.n_repeats;
+        w += read_segment(&sinks) / (double)s->shared.n_repeats;
     }
     begin_line("memory", s);
     (void)printf(", \"layers\": %u, \"first_layer\": %u, \"rows\": %llu, \"tokens_per_s\": %.1f, "
@@ -256,7 +255,7 @@ static void fill(memtx_memory *memory, const struct memtx_model_facts *f, uint64
 static double time_attend(memtx_memory *memory, const float *queries, float *out, float *lse, uint64_t position,
                           size_t n_repeats)
 {
-    double seconds[MOST_REPEATS];
+    double seconds[BENCH_MOST_REPEATS];
     uint64_t positions[SEGMENT];
     for (size_t i = 0; i < SEGMENT; i++) {
         positions[i] = position + i;
@@ -282,9 +281,9 @@ static void bench_search(const struct setting *s, uint64_t n_few, uint64_t n_man
     memtx_store *store;
     memtx_memory *memory;
     uint64_t state = 1;
-    double bare[MOST_REPEATS];
+    double bare[BENCH_MOST_REPEATS];
     memtx_model_store_spec(&spec, s->model);
-    spec.layers_kept[0] = true;
+    memtx_store_keep_layer(&spec, 0);
     store_options.temporary = true;
     check(memtx_store_open(&store, getenv("TMPDIR") ? getenv("TMPDIR") : "/var/tmp", &spec, &store_options), "store");
     check(memtx_memory_open(&memory, store, NULL), "memory");
@@ -293,20 +292,20 @@ static void bench_search(const struct setting *s, uint64_t n_few, uint64_t n_man
         queries[i] = noise(&state);
     }
     fill(memory, f, n_few, &state);
-    const double few = time_attend(memory, queries, out, lse, n_many, s->n_repeats);
+    const double few = time_attend(memory, queries, out, lse, n_many, s->shared.n_repeats);
     fill(memory, f, n_many - n_few, &state);
-    const double many = time_attend(memory, queries, out, lse, n_many, s->n_repeats);
+    const double many = time_attend(memory, queries, out, lse, n_many, s->shared.n_repeats);
     /* The bare product in tiles whose result stays in cache, as a search has it: its fastest form. */
     const size_t n_tiles = (size_t)(n_many - n_few) / TILE_ROWS;
     struct bench_product *product = bench_product_create(SEGMENT * group, f->head_size, TILE_ROWS, false);
     (void)bench_product_run(product);
-    for (size_t repeat = 0; repeat < s->n_repeats; repeat++) {
+    for (size_t repeat = 0; repeat < s->shared.n_repeats; repeat++) {
         bare[repeat] = 0;
         for (size_t tile = 0; tile < n_tiles * f->n_kv_heads; tile++) {
             bare[repeat] += bench_product_run(product);
         }
     }
-    const double b = bench_median(bare, s->n_repeats);
+    const double b = bench_median(bare, s->shared.n_repeats);
     begin_line("search", s);
     (void)printf(", \"queries\": %zu, \"rows\": [%llu, %llu], \"attend_ms\": [%.2f, %.2f], \"bare_product_ms\": %.2f, "
                  "\"ratio\": %.3f}\n",
@@ -359,61 +358,33 @@ static void read_text(struct setting *s)
     }
 }
 
-static void usage(void)
-{
-    (void)printf("Usage: bench_model [--model FILE] [--text FILE] [--weights f32|bf16] [--repeats N] [--threads N]\n"
-                 "                   [--only load|forward|memory|search]\n"
-                 "Speed of the runtime as ratios to what is measured beside it; JSON lines.\n");
-}
+static const char usage[] =
+    "Usage: bench_model [--model FILE] [--text FILE] [--weights f32|bf16] [--repeats N] [--threads N]\n"
+    "                   [--only load|forward|memory|search]\n"
+    "Speed of the runtime as ratios to what is measured beside it; JSON lines.\n";
 
 int main(int argc, char **argv)
 {
-    static const struct option options[] = {
-        {"model", required_argument, NULL, 'm'},   {"text", required_argument, NULL, 't'},
-        {"weights", required_argument, NULL, 'w'}, {"repeats", required_argument, NULL, 'r'},
-        {"threads", required_argument, NULL, 'j'}, {"only", required_argument, NULL, 'o'},
-        {"help", no_argument, NULL, 'h'},          {NULL, 0, NULL, 0}};
+    static const char *const names[] = {"load", "forward", "memory", "search", NULL};
     struct setting s = {
-        .model_path = "data/cache/model.gguf", .text_path = "data/cache/books/persuasion.txt", .n_repeats = 9};
-    const char *only = "";
-    int value;
-    while ((value = getopt_long(argc, argv, "h", options, NULL)) != -1) {
-        switch (value) {
-        case 'm':
-            s.model_path = optarg;
-            break;
-        case 't':
-            s.text_path = optarg;
-            break;
-        case 'w':
-            s.weights = strcmp(optarg, "bf16") == 0 ? MEMTX_WEIGHTS_BF16 : MEMTX_WEIGHTS_F32;
-            break;
-        case 'r':
-            s.n_repeats = (size_t)strtoul(optarg, NULL, 10);
-            break;
-        case 'j':
-            omp_set_num_threads(atoi(optarg));
-            break;
-        case 'o':
-            only = optarg;
-            break;
-        default:
-            usage();
-            return value == 'h' ? 0 : 2;
-        }
-    }
-    if (s.n_repeats < 1 || s.n_repeats > MOST_REPEATS) {
-        bench_die("--repeats", "not in 1..64");
+        .model_path = "data/cache/model.gguf", .text_path = "data/cache/books/persuasion.txt", .shared.n_repeats = 9};
+    const char *weights = "f32";
+    const struct bench_option options[] = {
+        {"model", &s.model_path}, {"text", &s.text_path}, {"weights", &weights}, {NULL, NULL}};
+    bench_read_command_line(&s.shared, &(struct bench_program){usage, names, options}, argc, argv);
+    s.weights = strcmp(weights, "bf16") == 0 ? MEMTX_WEIGHTS_BF16 : MEMTX_WEIGHTS_F32;
+    if (s.weights == MEMTX_WEIGHTS_F32 && strcmp(weights, "f32") != 0) {
+        bench_die("--weights", "not f32 or bf16");
     }
     load(&s);
     read_text(&s);
-    if (!*only || strcmp(only, "forward") == 0) {
+    if (bench_wants(&s.shared, "forward")) {
         bench_forward(&s);
     }
-    if (!*only || strcmp(only, "search") == 0) {
+    if (bench_wants(&s.shared, "search")) {
         bench_search(&s, 16384, 65536);
     }
-    if (!*only || strcmp(only, "memory") == 0) {
+    if (bench_wants(&s.shared, "memory")) {
         bench_memory(&s, s.facts.n_layers / 2, s.facts.n_layers - s.facts.n_layers / 2, 16384);
         bench_memory(&s, s.facts.n_layers / 2, 1, 65536);
     }

@@ -11,7 +11,6 @@
  * Stores are shaped as the default model's: 3 kv heads of 64, f16. Rows are random numbers, and making them is not timed.
  */
 #include <fcntl.h>
-#include <getopt.h>
 #include <inttypes.h>
 #include <omp.h>
 #include <pthread.h>
@@ -30,12 +29,12 @@
 #include "bench.h"
 #include "memtx/memtx.h"
 
-enum { SEGMENT = 512, MOST_REPEATS = 64, N_LAYERS = 30, N_HEADS = 9, N_KV_HEADS = 3, HEAD_SIZE = 64 };
+enum { SEGMENT = 512, N_LAYERS = 30, N_HEADS = 9, N_KV_HEADS = 3, HEAD_SIZE = 64 };
 enum { ROW_BYTES = 2 * HEAD_SIZE, GROUP_SEGMENTS = 4, SAMPLE_NS = 10 * 1000 * 1000 };
 
 struct setting {
+    struct bench_setting shared;
     const char *directory;
-    size_t n_repeats;
     uint64_t n_rows; /* 0: what each benchmark has as its own */
 };
 
@@ -154,7 +153,7 @@ static void open_writer(struct writer *w, const struct setting *s, const char *p
                                     .row_type = MEMTX_ROWS_F16};
     struct memtx_store_options options = memtx_store_options_default();
     for (uint32_t layer = N_LAYERS - n_layers; layer < N_LAYERS; layer++) {
-        spec.layers_kept[layer] = true;
+        memtx_store_keep_layer(&spec, layer);
     }
     options.temporary = !path;
     options.group_segments = GROUP_SEGMENTS;
@@ -245,7 +244,7 @@ static void bench_append(const struct setting *s, uint32_t n_layers)
     enum { N_GROUPS = 8, N_ROUND = N_GROUPS * GROUP_SEGMENTS * SEGMENT, N_AT_END = 262144 };
     struct writer w;
     struct memtx_store_facts facts;
-    double append[MOST_REPEATS], plain[MOST_REPEATS];
+    double append[BENCH_MOST_REPEATS], plain[BENCH_MOST_REPEATS];
     open_writer(&w, s, NULL, n_layers);
     const int fd = open_plain(s);
     const size_t group_bytes = (size_t)raw_bytes(&w, GROUP_SEGMENTS * SEGMENT);
@@ -254,13 +253,13 @@ static void bench_append(const struct setting *s, uint32_t n_layers)
         bytes[i] = (unsigned char)random_bits(&w.random);
     }
     (void)write_rows(&w, N_ROUND); /* the tail's slots are there */
-    for (size_t repeat = 0; repeat < s->n_repeats; repeat++) {
+    for (size_t repeat = 0; repeat < s->shared.n_repeats; repeat++) {
         append[repeat] = write_rows(&w, w.n_rows + N_ROUND);
         plain[repeat] = write_plain(fd, bytes, group_bytes, N_GROUPS);
     }
     (void)write_rows(&w, N_AT_END);
     memtx_store_info(&facts, w.store);
-    const double a = bench_median(append, s->n_repeats), p = bench_median(plain, s->n_repeats);
+    const double a = bench_median(append, s->shared.n_repeats), p = bench_median(plain, s->shared.n_repeats);
     const double mib = (double)(group_bytes * N_GROUPS) / 1048576;
     begin_line("append");
     (void)printf(", \"layers\": %u, \"rows_per_s\": %.0f, \"mib_per_s\": %.1f, \"plain_mib_per_s\": %.1f, "
@@ -375,7 +374,7 @@ static void bench_gather(const struct setting *s)
     struct array array = {take(n_bytes), take(n_bytes)};
     struct rows a = take_rows(), b = take_rows();
     struct writer w;
-    double store[MOST_REPEATS], plain[MOST_REPEATS];
+    double store[BENCH_MOST_REPEATS], plain[BENCH_MOST_REPEATS];
     int64_t *ids = take(N_IDS * sizeof *ids);
     open_writer(&w, s, NULL, 1);
     for (uint64_t first = 0; first < n_rows; first = w.n_rows) {
@@ -383,7 +382,7 @@ static void bench_gather(const struct setting *s)
         copy_segment(&array, &w, first, (size_t)(w.n_rows - first));
     }
     check(memtx_memory_begin_segment(w.memory), "segment");
-    for (size_t repeat = 0; repeat < s->n_repeats + WARM_UP; repeat++) {
+    for (size_t repeat = 0; repeat < s->shared.n_repeats + WARM_UP; repeat++) {
         for (size_t i = 0; i < N_IDS; i++) {
             ids[i] = (int64_t)(random_bits(&w.random) % n_rows);
         }
@@ -394,7 +393,7 @@ static void bench_gather(const struct setting *s)
             bench_die("gather", "the store and the array differ");
         }
     }
-    const double g = bench_median(store, s->n_repeats), p = bench_median(plain, s->n_repeats);
+    const double g = bench_median(store, s->shared.n_repeats), p = bench_median(plain, s->shared.n_repeats);
     begin_line("gather");
     (void)printf(", \"rows\": %" PRIu64 ", \"queries\": %d, \"k\": %d, \"gather_ms\": %.2f, \"plain_ms\": %.2f, "
                  "\"ratio\": %.3f}\n",
@@ -460,14 +459,14 @@ static double time_open(const char *path, uint64_t n_rows)
 static void compare_open(const struct setting *s, const char *path, uint64_t n_rows)
 {
     const char *few_path = write_store(s, FEW_ROWS);
-    double few[MOST_REPEATS], many[MOST_REPEATS];
+    double few[BENCH_MOST_REPEATS], many[BENCH_MOST_REPEATS];
     (void)time_open(few_path, FEW_ROWS);
     (void)time_open(path, n_rows);
-    for (size_t repeat = 0; repeat < s->n_repeats; repeat++) {
+    for (size_t repeat = 0; repeat < s->shared.n_repeats; repeat++) {
         few[repeat] = time_open(few_path, FEW_ROWS);
         many[repeat] = time_open(path, n_rows);
     }
-    const double f = bench_median(few, s->n_repeats), m = bench_median(many, s->n_repeats);
+    const double f = bench_median(few, s->shared.n_repeats), m = bench_median(many, s->shared.n_repeats);
     begin_line("open");
     (void)printf(", \"rows\": [%d, %" PRIu64 "], \"open_ms\": [%.3f, %.3f], \"ratio\": %.3f}\n", FEW_ROWS, n_rows,
                  f * 1e3, m * 1e3, f / m);
@@ -587,84 +586,38 @@ static void bench_large(const struct setting *s)
 
 /* ---- the command ------------------------------------------------------------------------------ */
 
-static void usage(void)
-{
-    (void)printf(
-        "Usage: bench_store [--dir DIR] [--rows N] [--repeats N] [--threads N] [--only append|gather|open|large]\n"
-        "Speed of the store as ratios to what is measured beside it; JSON lines. Stores are made in DIR ($TMPDIR\n"
-        "or /var/tmp) and removed. --rows: of gather and open (1,000,000) and of large (10,000,000, 9 GB), which\n"
-        "runs only when it is asked for.\n");
-}
+static const char usage[] =
+    "Usage: bench_store [--dir DIR] [--rows N] [--repeats N] [--threads N] [--only append|gather|open|large]\n"
+    "Speed of the store as ratios to what is measured beside it; JSON lines. Stores are made in DIR ($TMPDIR\n"
+    "or /var/tmp) and removed. --rows: of gather and open (1,000,000) and of large (10,000,000, 9 GB), which\n"
+    "runs only when it is asked for.\n";
 
-static bool is_known(const char *only)
+static void run(const struct setting *s)
 {
-    static const char *const names[] = {"", "append", "gather", "open", "large"};
-    bool known = false;
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-        known |= strcmp(only, names[i]) == 0;
-    }
-    return known;
-}
-
-static void run(const struct setting *s, const char *only)
-{
-    if (!*only || strcmp(only, "append") == 0) {
+    if (bench_wants(&s->shared, "append")) {
         bench_append(s, 1);
         bench_append(s, N_LAYERS / 2);
     }
-    if (!*only || strcmp(only, "gather") == 0) {
+    if (bench_wants(&s->shared, "gather")) {
         bench_gather(s);
     }
-    if (!*only || strcmp(only, "open") == 0) {
+    if (bench_wants(&s->shared, "open")) {
         bench_open(s);
     }
-    if (strcmp(only, "large") == 0) {
+    if (s->shared.only && strcmp(s->shared.only, "large") == 0) {
         bench_large(s);
     }
 }
 
 int main(int argc, char **argv)
 {
-    static const struct option options[] = {{"dir", required_argument, NULL, 'd'},
-                                            {"rows", required_argument, NULL, 'n'},
-                                            {"repeats", required_argument, NULL, 'r'},
-                                            {"threads", required_argument, NULL, 'j'},
-                                            {"only", required_argument, NULL, 'o'},
-                                            {"help", no_argument, NULL, 'h'},
-                                            {NULL, 0, NULL, 0}};
-    struct setting s = {.directory = getenv("TMPDIR") ? getenv("TMPDIR") : "/var/tmp", .n_repeats = 9};
-    const char *only = "";
-    int value;
-    while ((value = getopt_long(argc, argv, "h", options, NULL)) != -1) {
-        switch (value) {
-        case 'd':
-            s.directory = optarg;
-            break;
-        case 'n':
-            s.n_rows = strtoull(optarg, NULL, 10);
-            break;
-        case 'r':
-            s.n_repeats = (size_t)strtoul(optarg, NULL, 10);
-            break;
-        case 'j':
-            omp_set_num_threads(atoi(optarg));
-            break;
-        case 'o':
-            only = optarg;
-            break;
-        default:
-            usage();
-            return value == 'h' ? 0 : 2;
-        }
-    }
-    if (s.n_repeats < 1 || s.n_repeats > MOST_REPEATS) {
-        bench_die("--repeats", "not in 1..64");
-    }
-    if (!is_known(only) || optind < argc) {
-        usage();
-        return 2;
-    }
+    static const char *const names[] = {"append", "gather", "open", "large", NULL};
+    struct setting s = {.directory = getenv("TMPDIR") ? getenv("TMPDIR") : "/var/tmp", .shared.n_repeats = 9};
+    const char *rows = NULL;
+    const struct bench_option options[] = {{"dir", &s.directory}, {"rows", &rows}, {NULL, NULL}};
+    bench_read_command_line(&s.shared, &(struct bench_program){usage, names, options}, argc, argv);
+    s.n_rows = rows ? bench_count("--rows", rows, 1, UINT64_C(1) << 40) : 0;
     catch_signals();
-    run(&s, only);
+    run(&s);
     return 0;
 }

@@ -15,45 +15,41 @@ static const char details[] = "Actions:\n"
                               "  compact DIR NEW    writes a copy without holes, which can be moved\n"
                               "  rm DIR NAME        removes a document\n"
                               "\n"
-                              "All but rm only read, and work beside a process that writes.\n"
+                              "All but rm only read, and work beside a process that writes. Ctrl-C ends verify and\n"
+                              "compact; of a copy that broke off nothing is left.\n"
                               "\n"
                               "Example:\n"
                               "  memtx store verify emma.memory\n";
 
-/* How far long work is, and Ctrl-C. `context` is its name. */
-static int show_progress(void *context, uint64_t n_done, uint64_t n_all)
+/* Long work on its way. */
+struct work {
+    const char *name;
+    double show_at; /* in seconds of the work */
+};
+
+/* How far it is, ten times a second, and Ctrl-C. */
+static int show_progress(void *context, const struct memtx_store_progress *p)
 {
-    if (n_done % 64 == 0) {
-        cli_progress("%s: %.0f %%", (const char *)context, 100.0 * (double)n_done / (double)(n_all ? n_all : 1));
+    const double pause = 0.1, mib = 1048576;
+    struct work *work = context;
+    if (p->seconds >= work->show_at) {
+        const double rate = p->seconds > 0 ? (double)p->n_bytes / p->seconds : 0;
+        cli_progress("%s  %.1f/%.1f MiB  %.0f %%  %.0f MiB/s  %.0f s left", work->name, (double)p->n_bytes / mib,
+                     (double)p->n_all_bytes / mib, 100.0 * (double)p->n_bytes / (double)p->n_all_bytes, rate / mib,
+                     rate > 0 ? (double)(p->n_all_bytes - p->n_bytes) / rate : 0);
+        work->show_at = p->seconds + pause;
     }
     return cli_interrupted;
 }
 
-static void print_layers(const struct memtx_store_spec *spec)
+static struct memtx_store_upkeep_options begin_work(struct work *work, const char *name)
 {
-    const char *before = "";
-    for (uint32_t layer = 0; layer < spec->n_layers; layer++) {
-        uint32_t last = layer;
-        while (spec->layers_kept[layer] && last + 1 < spec->n_layers && spec->layers_kept[last + 1]) {
-            last++;
-        }
-        if (spec->layers_kept[layer]) {
-            (void)printf(last > layer ? "%s%u-%u" : "%s%u", before, layer, last);
-            before = ",";
-        }
-        layer = last;
-    }
-}
-
-/* Rows that documents have; ids beyond them are dead, of what was removed or read anew. */
-static unsigned long long n_document_rows(const memtx_store *store)
-{
-    struct memtx_document document;
-    unsigned long long n_rows = 0;
-    for (uint64_t i = 0; memtx_store_document_at(&document, store, i) == MEMTX_OK; i++) {
-        n_rows += document.n_tokens;
-    }
-    return n_rows;
+    struct memtx_store_upkeep_options told = memtx_store_upkeep_options_default();
+    *work = (struct work){.name = name};
+    told.progress = show_progress;
+    told.progress_context = work;
+    cli_progress("%s  the database's pages", name); /* the first part, which is not counted */
+    return told;
 }
 
 static int info(memtx_store *store, char **names)
@@ -73,12 +69,12 @@ static int info(memtx_store *store, char **names)
     }
     (void)printf(", %u layers, %u heads over %u of size %u\ntokenizer    %s\nlayers       ", spec->n_layers,
                  spec->n_heads, spec->n_kv_heads, spec->head_size, spec->tokenizer);
-    print_layers(spec);
+    memtx_store_print_pairs(stdout, spec);
     (void)printf("\nwritten with %s\n", spec->settings);
     (void)printf(
         "documents    %llu\nrows         %llu in documents, %s; %llu ids given out, those from %llu on visible\n",
-        (unsigned long long)facts.n_documents, n_document_rows(store), memtx_row_type_name(spec->row_type),
-        (unsigned long long)facts.n_rows, (unsigned long long)facts.first_row);
+        (unsigned long long)facts.n_documents, (unsigned long long)facts.n_visible_rows,
+        memtx_row_type_name(spec->row_type), (unsigned long long)facts.n_rows, (unsigned long long)facts.first_row);
     (void)printf("bytes        %llu, of which %llu (%.1f %%) are free\n", (unsigned long long)facts.disk_bytes,
                  (unsigned long long)free_bytes,
                  facts.disk_bytes ? 100.0 * (double)free_bytes / (double)facts.disk_bytes : 0.0);
@@ -104,20 +100,24 @@ static int list(memtx_store *store, char **names)
 static int verify(memtx_store *store, char **names)
 {
     struct memtx_store_facts facts;
+    struct work work;
+    const struct memtx_store_upkeep_options told = begin_work(&work, "verifying");
     (void)names;
-    int status = memtx_store_verify(store, show_progress, "verifying");
+    int status = memtx_store_verify(store, &told);
     memtx_store_info(&facts, store);
     if (!status) {
         cli_progress_clear();
         (void)printf("%llu documents, %llu rows: no damage\n", (unsigned long long)facts.n_documents,
-                     n_document_rows(store));
+                     (unsigned long long)facts.n_visible_rows);
     }
     return status;
 }
 
 static int compact(memtx_store *store, char **names)
 {
-    int status = memtx_store_compact(store, names[0], show_progress, "copying");
+    struct work work;
+    const struct memtx_store_upkeep_options told = begin_work(&work, "copying");
+    int status = memtx_store_compact(store, names[0], &told);
     cli_progress_clear();
     return status;
 }

@@ -28,6 +28,7 @@ struct cli_command {
 
 extern const struct cli_command cmd_eval;
 extern const struct cli_command cmd_gguf;
+extern const struct cli_command cmd_ingest;
 extern const struct cli_command cmd_store;
 
 /* ---- options.c -------------------------------------------------------------------------------- */

@@ -7,7 +7,7 @@
 #include "command.h"
 #include "memtx/memtx.h"
 
-static const struct cli_command *const commands[] = {&cmd_eval, &cmd_gguf, &cmd_store};
+static const struct cli_command *const commands[] = {&cmd_eval, &cmd_ingest, &cmd_store, &cmd_gguf};
 
 enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
 

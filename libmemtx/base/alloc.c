@@ -98,3 +98,25 @@ void memtx__free(void *block)
 {
     free(block);
 }
+
+/* glibc gives what is free at the end of its heap back to the system as soon as that is more than a threshold, 128 KiB
+ * at first; then the same pages are faulted in anew each time. It adapts by itself: when a block is freed that stood in
+ * a mapping of its own and is larger than any before (up to 32 MiB), the threshold becomes twice its size. So one block
+ * of the size in question is taken and freed, untouched. Nothing is set: a program that has set thresholds of its own
+ * keeps them, and one that has freed a larger block sees no difference. */
+int memtx__alloc_expect(size_t n_bytes)
+{
+    static atomic_size_t expected;
+    const size_t largest = ((size_t)32 << 20) - ((size_t)64 << 10); /* of those that glibc heeds */
+    void *block;
+    n_bytes = n_bytes < largest ? n_bytes : largest;
+    if (n_bytes <= atomic_load(&expected)) {
+        return MEMTX_OK;
+    }
+    int status = memtx__alloc_raw(&block, n_bytes, 1);
+    if (!status) {
+        memtx__free(block);
+        atomic_store(&expected, n_bytes);
+    }
+    return status;
+}

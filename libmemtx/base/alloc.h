@@ -22,6 +22,10 @@ int memtx__copy_text(char **out, const char *text);
 
 void memtx__free(void *block); /* NULL is fine */
 
+/* Blocks that are small each and up to n_bytes together will be taken and freed again and again, by whatever library:
+ * the C library had better keep them (alloc.c). Any thread. MEMTX_E_NO_MEMORY. */
+int memtx__alloc_expect(size_t n_bytes);
+
 /* false when a * b or a + b does not fit; *out is then untouched. */
 bool memtx__mul(size_t *out, size_t a, size_t b);
 bool memtx__add(size_t *out, size_t a, size_t b);

@@ -48,18 +48,32 @@ const char *memtx_last_error(void)
     return error_text;
 }
 
-int memtx__fail(int status, const char *format, ...)
+static void MEMTX_PRINTF(1, 0) set_text(const char *format, va_list args)
 {
     char text[ERROR_TEXT_BYTES]; /* the arguments may point into the text that is replaced */
-    va_list args;
-    va_start(args, format);
     (void)vsnprintf(text, sizeof text, format, args);
-    va_end(args);
     for (char *c = text; *c; c++) {
         if ((unsigned char)*c < 0x20) {
             *c = ' '; /* one line, whatever a file's own strings held */
         }
     }
     memcpy(error_text, text, sizeof error_text);
+}
+
+int memtx__fail(int status, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    set_text(format, args);
+    va_end(args);
+    return status;
+}
+
+int memtx_fail(int status, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    set_text(format, args);
+    va_end(args);
     return status;
 }

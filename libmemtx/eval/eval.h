@@ -1,24 +1,25 @@
-/* Evaluation's inside: options.c (names and defaults), perplexity.c (the runs), paired.c (differences), usage.c (what
- * the process takes), report.c (table and JSON). */
+/* Evaluation's inside: prepare.c (all that can be wrong before the first token), perplexity.c (the runs), paired.c
+ * (differences), usage.c (what the process takes), report.c (table and JSON). What it shares with ingesting: reading.h. */
 #ifndef MEMTX_EVAL_EVAL_H
 #define MEMTX_EVAL_EVAL_H
 
+#include "eval/reading.h"
 #include "memtx/eval.h"
 
 struct memtx__eval_document {
-    char name[MEMTX_NAME_BYTES];
-    uint32_t *tokens;
-    size_t n_tokens;     /* read, after the limit */
-    size_t first_scored; /* index in tokens */
+    struct memtx__text text;
+    size_t first_run;    /* token that is run first: 0, or where a document is gone on with */
+    size_t first_scored; /* index in its tokens */
     size_t first_nll;    /* index of its first score among all */
-    uint8_t hash[MEMTX_HASH_BYTES];
 };
 
 struct memtx_eval {
     struct memtx_eval_options options; /* resolved: every default filled in */
     struct memtx_model_facts model;
     char *model_path;
-    char *memory_path; /* options.memory_path, as the caller's may go */
+    char *memory_path, *scope, *continued; /* of options, as the caller's may go */
+    unsigned char *state;                  /* running state of the document gone on with */
+    size_t n_state_bytes;
     uint32_t n_threads;
     struct memtx__eval_document *documents;
     size_t n_documents;
@@ -35,12 +36,13 @@ struct memtx_eval {
 /* "memory-random" and the names of the modes. */
 const char *memtx__eval_mode_name(struct memtx_eval_mode mode);
 
-/* Fills in what depends on the model, and checks. */
-int memtx__eval_resolve(struct memtx_eval_options *options, const struct memtx_model_facts *model);
+/* prepare.c: texts, options, the store that was given, one opening of every mode: what is wrong with the third is not
+ * told after two have been read. */
+int memtx__eval_prepare(memtx_eval *eval, const memtx_model *model, const struct memtx_reading_text *texts,
+                        size_t n_texts);
 
-/* The settings that a store records, and is compared by. */
-void memtx__eval_settings(char *out, size_t size, const struct memtx_eval_options *options,
-                          const struct memtx_model_facts *model);
+/* What mode `index` of an evaluation needs open. */
+int memtx__eval_open_mode(struct memtx__reading *out, const memtx_eval *eval, const memtx_model *model, size_t index);
 
 /* Mean of x[n] and the standard error of the mean over blocks of block_tokens that do not cross documents
  * (starts[n_starts]: where each begins). A ratio estimator, since the last block of a document is shorter. NaN below

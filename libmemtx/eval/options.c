@@ -1,4 +1,4 @@
-/* Options of an evaluation: names, defaults, what depends on the model (memtx/eval.h). */
+/* Options of reading and evaluating: defaults, and what they are called (memtx/reading.h, memtx/eval.h). */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -7,19 +7,18 @@
 #include "base/status.h"
 #include "eval/eval.h"
 
-enum { MOST_DELTA = 1 << 20 }; /* of a memory */
+struct memtx_reading_options memtx_reading_options_default(void)
+{
+    return (struct memtx_reading_options){
+        .window = 512, .segment = 512, .sinks = 4, .k = 32, .bias = NAN, .delta = MEMTX_DELTA_DEFAULT};
+}
 
 struct memtx_eval_options memtx_eval_options_default(void)
 {
     return (struct memtx_eval_options){
         .modes = {{MEMTX_MODE_XL, false}, {MEMTX_MODE_SINKS, false}, {MEMTX_MODE_MEMORY, false}},
         .n_modes = 3,
-        .window = 512,
-        .segment = 512,
-        .sinks = 4,
-        .k = 32,
-        .bias = NAN,
-        .delta = MEMTX_DELTA_DEFAULT,
+        .reading = memtx_reading_options_default(),
     };
 }
 
@@ -75,11 +74,11 @@ static int parse_layer(unsigned long *out, const char *text, const char **end, u
     return MEMTX_OK;
 }
 
-int memtx_eval_parse_layers(bool *layers, const char *text, uint32_t n_layers)
+int memtx_reading_parse_layers(uint64_t *heads_kept, const char *text, uint32_t n_layers, uint32_t n_kv_heads)
 {
     char item[64];
     bool any = false;
-    memset(layers, 0, MEMTX_MAX_LAYERS * sizeof *layers);
+    memset(heads_kept, 0, MEMTX_MAX_LAYERS * sizeof *heads_kept);
     while (next_item(item, sizeof item, &text)) {
         unsigned long first, last = n_layers - 1;
         const char *end;
@@ -101,59 +100,9 @@ int memtx_eval_parse_layers(bool *layers, const char *text, uint32_t n_layers)
             }
         }
         for (unsigned long layer = first; layer <= last; layer++) {
-            layers[layer] = any = true;
+            heads_kept[layer] = UINT64_MAX >> (MEMTX_MAX_KV_HEADS - n_kv_heads);
+            any = true;
         }
     }
     return any ? MEMTX_OK : memtx__fail(MEMTX_E_INVALID, "no layer is named");
-}
-
-static bool any_layer(const struct memtx_eval_options *options)
-{
-    for (size_t layer = 0; layer < MEMTX_MAX_LAYERS; layer++) {
-        if (options->layers[layer]) {
-            return true;
-        }
-    }
-    return false;
-}
-
-int memtx__eval_resolve(struct memtx_eval_options *options, const struct memtx_model_facts *model)
-{
-    const float usual_bias = -1.0F, usual_paper_bias = -4.0F; /* on a pretrained model: DESIGN 4 */
-    if (options->n_modes < 1 || options->n_modes > MEMTX_EVAL_MOST_MODES) {
-        return memtx__fail(MEMTX_E_INVALID, "%zu modes, not 1 to %d", options->n_modes, MEMTX_EVAL_MOST_MODES);
-    }
-    if (options->segment < 1) {
-        return memtx__fail(MEMTX_E_INVALID, "a segment of 0 tokens (1 or more)");
-    }
-    if (!any_layer(options)) {
-        int status = memtx_eval_parse_layers(options->layers, "upper", model->n_layers);
-        if (status) {
-            return status;
-        }
-    }
-    if (options->delta == MEMTX_DELTA_DEFAULT) {
-        uint64_t larger = options->window > options->segment ? options->window : options->segment;
-        uint64_t most = model->context < MOST_DELTA ? model->context : MOST_DELTA;
-        options->delta = (uint32_t)(4 * larger < most ? 4 * larger : most);
-    }
-    if (options->delta > model->context) {
-        return memtx__fail(MEMTX_E_INVALID, "delta is %u tokens, more than the model's context of %u", options->delta,
-                           model->context);
-    }
-    if (isnan(options->bias)) {
-        options->bias = options->blend == MEMTX_BLEND_PAPER  ? usual_paper_bias
-                        : options->blend == MEMTX_BLEND_BIAS ? usual_bias
-                                                             : 0.0F;
-    }
-    return MEMTX_OK;
-}
-
-void memtx__eval_settings(char *out, size_t size, const struct memtx_eval_options *options,
-                          const struct memtx_model_facts *model)
-{
-    (void)snprintf(out, size, "window=%u segment=%u sinks=%u k=%u delta=%u positions=%s blend=%s bias=%g weights=%s",
-                   options->window, options->segment, options->sinks, options->k, options->delta,
-                   options->positions == MEMTX_POSITIONS_FIXED ? "fixed" : "near", memtx_blend_name(options->blend),
-                   (double)options->bias, model->weights == MEMTX_WEIGHTS_BF16 ? "bf16" : "f32");
 }

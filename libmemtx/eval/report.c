@@ -166,6 +166,7 @@ static void put_named_text(FILE *file, const char *name, const char *text)
 static void put_options(FILE *file, const memtx_eval *eval)
 {
     const struct memtx_eval_options *o = &eval->options;
+    const struct memtx_reading_options *r = &o->reading;
     const char *separator = "";
     (void)fputs("{\"modes\": [", file);
     for (size_t i = 0; i < o->n_modes; i++) {
@@ -173,27 +174,29 @@ static void put_options(FILE *file, const memtx_eval *eval)
     }
     (void)fputs("], \"layers\": [", file);
     for (size_t layer = 0; layer < eval->model.n_layers; layer++) {
-        if (o->layers[layer]) {
+        if (r->heads_kept[layer]) {
             (void)fprintf(file, "%s%zu", separator, layer);
             separator = ", ";
         }
     }
     (void)fputc(']', file);
-    put_count(file, "window", o->window);
-    put_count(file, "segment", o->segment);
-    put_count(file, "sinks", o->sinks);
-    put_named_text(file, "memory", o->memory_path);
-    put_count(file, "k", o->k);
-    put_named_text(file, "blend", memtx_blend_name(o->blend));
-    put_number(file, "bias", (double)o->bias);
-    put_count(file, "delta", o->delta);
-    put_named_text(file, "positions", o->positions == MEMTX_POSITIONS_FIXED ? "fixed" : "near");
-    put_number(file, "lambda", (double)o->lambda);
-    put_count(file, "capacity", o->capacity_rows);
-    put_named_text(file, "store_type", memtx_row_type_name(o->row_type));
-    put_named_text(file, "durability", o->durability == MEMTX_DURABILITY_FULL ? "full" : "group");
+    put_count(file, "window", r->window);
+    put_count(file, "segment", r->segment);
+    put_count(file, "sinks", r->sinks);
+    put_named_text(file, "memory", r->memory_path);
+    put_named_text(file, "scope", r->scope ? r->scope : "this");
+    put_named_text(file, "continue", o->continued);
+    put_count(file, "k", r->k);
+    put_named_text(file, "blend", memtx_blend_name(r->blend));
+    put_number(file, "bias", (double)r->bias);
+    put_count(file, "delta", r->delta);
+    put_named_text(file, "positions", r->positions == MEMTX_POSITIONS_FIXED ? "fixed" : "near");
+    put_number(file, "lambda", (double)r->lambda);
+    put_count(file, "capacity", r->capacity_rows);
+    put_named_text(file, "store_type", memtx_row_type_name(r->row_type));
+    put_named_text(file, "durability", r->durability == MEMTX_DURABILITY_FULL ? "full" : "group");
     put_named_text(file, "weights", eval->model.weights == MEMTX_WEIGHTS_BF16 ? "bf16" : "f32");
-    put_count(file, "tokens", o->n_tokens);
+    put_count(file, "tokens", r->n_tokens);
     put_count(file, "skip", o->n_skipped);
     put_count(file, "threads", eval->n_threads);
     put_count(file, "seed", o->seed);
@@ -275,7 +278,7 @@ static void put_result(FILE *file, const memtx_eval *eval, size_t i)
         size_t first, end;
         score_range(&first, &end, eval, r, d);
         (void)fprintf(file, "%s{\"name\": ", d ? ", " : "");
-        put_text(file, eval->documents[d].name);
+        put_text(file, eval->documents[d].text.name);
         put_count(file, "tokens", end - first);
         put_number(file, "nll", mean_of(eval->nll[i], first, end));
         (void)fputc('}', file);
@@ -308,8 +311,9 @@ int memtx_eval_print_json(FILE *file, const memtx_eval *eval)
     (void)fputs(",\n \"texts\": [", file);
     for (size_t d = 0; d < eval->n_documents; d++) {
         (void)fputs(d ? ", {\"name\": " : "{\"name\": ", file);
-        put_text(file, eval->documents[d].name);
-        put_count(file, "tokens", eval->documents[d].n_tokens);
+        put_text(file, eval->documents[d].text.name);
+        put_count(file, "tokens", eval->documents[d].text.n_tokens);
+        put_count(file, "first", eval->documents[d].first_run);
         (void)fputc('}', file);
     }
     (void)fputc(']', file);

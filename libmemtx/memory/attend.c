@@ -175,6 +175,25 @@ static void measure(uint64_t *distance, uint64_t *age, const struct memtx_memory
     *distance = memory->options.positions == MEMTX_POSITIONS_NEAR && *age < delta ? *age : delta;
 }
 
+/* Where query i of the search stands in [n_q][H]. */
+static size_t place_of(const struct pair_search *search, size_t i)
+{
+    return i / search->group * search->memory->store->spec.n_heads + search->kv_head * search->group +
+           i % search->group;
+}
+
+/* Of one query and head: nothing was found. */
+static void answer_nothing(float *V_mem, float *LSE_mem, struct memtx_hit *hits, const struct memtx_memory *memory,
+                           size_t out)
+{
+    const size_t head_size = memory->store->spec.head_size, k = memory->options.k;
+    memset(V_mem + out * head_size, 0, head_size * sizeof *V_mem);
+    LSE_mem[out] = -INFINITY;
+    for (size_t j = 0; hits && j < k; j++) {
+        hits[out * k + j] = (struct memtx_hit){-1, -INFINITY};
+    }
+}
+
 /* Query i of the search: logits of the rows found, their softmax, the sum of their values. */
 static void attend_query(float *V_mem, float *LSE_mem, struct memtx_hit *hits, const struct pair_search *search,
                          size_t i)
@@ -183,7 +202,7 @@ static void attend_query(float *V_mem, float *LSE_mem, struct memtx_hit *hits, c
     const memtx_store *store = memory->store;
     const size_t head_size = store->spec.head_size, k = memory->options.k, row_bytes = store->row_bytes;
     const size_t head = search->kv_head * search->group + i % search->group;
-    const size_t out = i / search->group * store->spec.n_heads + head, thread = (size_t)omp_get_thread_num();
+    const size_t out = place_of(search, i), thread = (size_t)omp_get_thread_num();
     const int64_t *ids = memory->ids + i * k;
     const float *query = search->queries + out * head_size;
     const float scale = memory->tau[search->layer * store->spec.n_heads + head] * store->spec.scale;
@@ -203,13 +222,12 @@ static void attend_query(float *V_mem, float *LSE_mem, struct memtx_hit *hits, c
                          memory->keys[id / store->chunk_rows] + id % store->chunk_rows * row_bytes, head_size);
         logits[n] = scale * dot(turned, row, head_size) - memory->options.lambda * (float)age / (float)TOKENS_PER_AGE;
     }
-    for (size_t j = 0; hits && j < k; j++) {
-        hits[out * k + j] = (struct memtx_hit){j < n ? ids[j] : -1, j < n ? logits[j] : -INFINITY};
-    }
-    memset(V_mem + out * head_size, 0, head_size * sizeof *V_mem);
-    LSE_mem[out] = -INFINITY;
+    answer_nothing(V_mem, LSE_mem, hits, memory, out);
     if (n == 0) {
         return;
+    }
+    for (size_t j = 0; hits && j < n; j++) {
+        hits[out * k + j] = (struct memtx_hit){ids[j], logits[j]};
     }
     memtx__softmax_row(&total, &LSE_mem[out], logits, 1.0F, n);
     for (size_t j = 0; j < n; j++) {
@@ -220,13 +238,30 @@ static void attend_query(float *V_mem, float *LSE_mem, struct memtx_hit *hits, c
     }
 }
 
+static int ask_pair(float *V_mem, float *LSE_mem, struct memtx_hit *hits, memtx_memory *memory,
+                    const struct pair_search *search)
+{
+    int status = memtx__memory_locate(memory, search->layer, search->kv_head);
+    if (!status) {
+        status = find_rows(memory, search);
+    }
+    if (status) {
+        return status;
+    }
+#pragma omp parallel for schedule(static) num_threads((int)memory->n_threads)
+    for (size_t i = 0; i < search->n_q * search->group; i++) {
+        attend_query(V_mem, LSE_mem, hits, search, i);
+    }
+    return MEMTX_OK;
+}
+
 static int check_call(const memtx_memory *memory, uint32_t layer, size_t n_q, const float *queries)
 {
     const size_t n_head = memory->store->spec.head_size, n_query = memory->store->spec.n_heads * n_head;
     if (!memory->in_segment) {
         return memtx__fail(MEMTX_E_INVALID, "no segment has begun");
     }
-    if (layer >= memory->store->spec.n_layers || memory->store->first_pair[layer] < 0) {
+    if (layer >= memory->store->spec.n_layers || !memory->store->spec.heads_kept[layer]) {
         return memtx__fail(MEMTX_E_INVALID, "layer %u is not kept by this store", layer);
     }
     if (n_q > memory->options.most_tokens) {
@@ -256,18 +291,14 @@ int memtx_memory_attend(float *V_mem, float *LSE_mem, struct memtx_hit *hits, me
                                  .n_q = n_q,
                                  .queries = queries,
                                  .positions = positions};
-    for (search.kv_head = 0; search.kv_head < spec->n_kv_heads; search.kv_head++) {
-        status = memtx__memory_locate(memory, layer, search.kv_head);
-        if (!status) {
-            status = find_rows(memory, &search);
-        }
-        if (status) {
-            return status;
-        }
-#pragma omp parallel for schedule(static) num_threads((int)memory->n_threads)
-        for (size_t i = 0; i < n_q * search.group; i++) {
-            attend_query(V_mem, LSE_mem, hits, &search, i);
+    for (search.kv_head = 0; search.kv_head < spec->n_kv_heads && !status; search.kv_head++) {
+        if (memtx_store_keeps(spec, layer, search.kv_head)) {
+            status = ask_pair(V_mem, LSE_mem, hits, memory, &search);
+        } else {
+            for (size_t i = 0; i < n_q * search.group; i++) {
+                answer_nothing(V_mem, LSE_mem, hits, memory, place_of(&search, i));
+            }
         }
     }
-    return MEMTX_OK;
+    return status;
 }

@@ -59,7 +59,7 @@ struct memtx_memory {
 const struct memtx__range *memtx__memory_range_of(const struct memtx_memory *memory, uint64_t row);
 
 /* attend.c: the addresses of every chunk of a pair that holds a visible row, in memory->keys and memory->values, and the
- * visible rows as blocks for the search. Within a segment; the layer is kept. MEMTX_E_CORRUPT, MEMTX_E_NO_MEMORY. */
+ * visible rows as blocks for the search. Within a segment; the pair is kept. MEMTX_E_CORRUPT, MEMTX_E_NO_MEMORY. */
 int memtx__memory_locate(struct memtx_memory *memory, uint32_t layer, uint32_t kv_head);
 
 #endif

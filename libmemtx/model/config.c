@@ -117,7 +117,11 @@ int memtx__config_read(struct memtx__config *out, const memtx_gguf *gguf)
         status =
             read_count(&out->n_kv_heads, out, gguf, "attention.head_count_kv", 1, MEMTX_MAX_KV_HEADS, &out->n_heads);
     }
-    if (!status && (out->n_heads % out->n_kv_heads != 0 || out->n_kv_heads > MEMTX_MAX_KV_HEADS)) {
+    if (!status && out->n_kv_heads > MEMTX_MAX_KV_HEADS) { /* as many as heads, where the file does not say */
+        status = memtx__fail(MEMTX_E_UNSUPPORTED, "%s: %u kv heads, up to %d can be", memtx_gguf_path(gguf),
+                             out->n_kv_heads, MEMTX_MAX_KV_HEADS);
+    }
+    if (!status && out->n_heads % out->n_kv_heads != 0) {
         status = memtx__fail(MEMTX_E_FORMAT, "%s: %u heads do not share %u kv heads evenly", memtx_gguf_path(gguf),
                              out->n_heads, out->n_kv_heads);
     }

@@ -63,7 +63,6 @@ static int give_state(struct memtx_stream *stream)
     }
     if (!status) {
         stream->state_position = stream->position;
-        stream->n_since_state = 0;
     }
     return status;
 }
@@ -80,8 +79,10 @@ int memtx__stream_end_segment(struct memtx_stream *stream, size_t n)
     if (status || !stream->memory_layers) {
         return status;
     }
-    if (stream->options.state_segments && stream->n_since_state >= stream->options.state_segments) {
-        status = give_state(stream);
+    const bool is_due = stream->n_since_state >= stream->options.state_segments;
+    if (stream->options.state_segments && (is_due || stream->state_position == 0)) {
+        status = give_state(stream); /* after the first segment too: no document is ever long without one */
+        stream->n_since_state = is_due ? 0 : stream->n_since_state;
     }
     return status ? status : memtx_memory_commit(stream->options.memory);
 }

@@ -86,14 +86,17 @@ static int check_memory(struct memtx_stream *stream)
         return memtx__fail(MEMTX_E_INVALID, "mode memory without a memory");
     }
     memtx_memory_info(&facts, memory);
-    if (memcmp(facts.store.spec.fingerprint, stream->model->fingerprint, MEMTX_FINGERPRINT_BYTES) != 0) {
+    if (!stream->options.allow_stale &&
+        memcmp(facts.store.spec.fingerprint, stream->model->fingerprint, MEMTX_FINGERPRINT_BYTES) != 0) {
         return memtx__fail(MEMTX_E_MISMATCH, "the memory was made with another model");
     }
     if (facts.options.most_tokens < stream->options.segment) {
         return memtx__fail(MEMTX_E_INVALID, "segments of %u tokens; the memory was opened for %u",
                            stream->options.segment, facts.options.most_tokens);
     }
-    memcpy(stream->layers_kept, facts.store.spec.layers_kept, sizeof stream->layers_kept);
+    for (uint32_t layer = 0; layer < MEMTX_MAX_LAYERS; layer++) {
+        stream->layers_kept[layer] = facts.store.spec.heads_kept[layer] != 0;
+    }
     stream->memory_layers = stream->layers_kept;
     return MEMTX_OK;
 }

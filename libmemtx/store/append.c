@@ -38,25 +38,29 @@ MEMTX__CLONES static bool all_fit(const float *numbers, size_t n, float largest)
     return !unfit;
 }
 
-/* All numbers at once, since nearly always they fit; then a row at a time, for the message. */
+/* All numbers at once, since nearly always they fit; then those of the pairs kept, a row at a time, for the message. */
 static int check_fit(const memtx_store *store, uint32_t layer, const float *numbers, size_t n_rows)
 {
-    const size_t n_row = (size_t)store->spec.n_kv_heads * store->spec.head_size;
+    const size_t head_size = store->spec.head_size, n_row = store->spec.n_kv_heads * head_size;
     const float largest = store->spec.row_type == MEMTX_ROWS_F16 ? 65504.0F : 3.38e38F;
     if (all_fit(numbers, n_rows * n_row, largest)) {
         return MEMTX_OK;
     }
-    size_t row = 0;
-    while (all_fit(numbers + row * n_row, n_row, largest)) {
-        row++;
+    for (size_t i = 0; i < n_rows * store->spec.n_kv_heads; i++) {
+        const size_t row = i / store->spec.n_kv_heads;
+        const uint32_t head = (uint32_t)(i % store->spec.n_kv_heads);
+        if (memtx_store_keeps(&store->spec, layer, head) &&
+            !all_fit(numbers + row * n_row + head * head_size, head_size, largest)) {
+            return memtx__fail(MEMTX_E_INVALID, "layer %u, kv head %u: a key or value of row %zu does not fit into %s",
+                               layer, head, row, memtx_row_type_name(store->spec.row_type));
+        }
     }
-    return memtx__fail(MEMTX_E_INVALID, "layer %u: a key or value of row %zu does not fit into %s", layer, row,
-                       memtx_row_type_name(store->spec.row_type));
+    return MEMTX_OK;
 }
 
 int memtx__store_append(memtx_store *store, uint32_t layer, size_t n_rows, const float *keys, const float *values)
 {
-    if (layer >= store->spec.n_layers || store->first_pair[layer] < 0) {
+    if (layer >= store->spec.n_layers || !store->spec.heads_kept[layer]) {
         return memtx__fail(MEMTX_E_INVALID, "layer %u is not kept by this store", layer);
     }
     const size_t n_kv_heads = store->spec.n_kv_heads, head_size = store->spec.head_size;
@@ -72,8 +76,8 @@ int memtx__store_append(memtx_store *store, uint32_t layer, size_t n_rows, const
     if (status) {
         return status;
     }
-    for (size_t head = 0; head < n_kv_heads; head++) {
-        size_t pair = (size_t)store->first_pair[layer] + head;
+    for (size_t pair = store->first_pair[layer]; pair < store->n_pairs && store->pairs[pair].layer == layer; pair++) {
+        const size_t head = store->pairs[pair].kv_head;
         stage_pair(store, MEMTX__KEYS, pair, first, n_rows, keys + head * head_size, n_kv_heads * head_size);
         stage_pair(store, MEMTX__VALUES, pair, first, n_rows, values + head * head_size, n_kv_heads * head_size);
     }
@@ -102,7 +106,7 @@ static bool must_write(const memtx_store *store)
 static int check_staged(const memtx_store *store, size_t n_rows)
 {
     for (uint32_t layer = 0; layer < store->spec.n_layers; layer++) {
-        if (store->first_pair[layer] >= 0 && store->n_staged[layer] != n_rows) {
+        if (store->spec.heads_kept[layer] && store->n_staged[layer] != n_rows) {
             return memtx__fail(MEMTX_E_INVALID, "layer %u has %u rows to commit, not %zu", layer,
                                store->n_staged[layer], n_rows);
         }

@@ -138,6 +138,18 @@ uint64_t memtx__catalogue_cut(struct memtx__catalogue *catalogue, uint64_t docum
     return n_cut;
 }
 
+uint64_t memtx__catalogue_n_visible(const struct memtx__catalogue *catalogue)
+{
+    const uint64_t first_row = catalogue->state.first_row;
+    uint64_t n = 0;
+    for (size_t i = 0; i < catalogue->n_extents; i++) {
+        const struct memtx__extent *extent = &catalogue->extents[i];
+        const uint64_t end = extent->first_row + extent->n_rows;
+        n += end > first_row ? end - (extent->first_row > first_row ? extent->first_row : first_row) : 0;
+    }
+    return n;
+}
+
 const struct memtx__extent *memtx__catalogue_last_before(const struct memtx__catalogue *catalogue, uint64_t end_row)
 {
     size_t low = 0, high = catalogue->n_extents;
@@ -163,4 +175,10 @@ bool memtx__catalogue_sees(const struct memtx__catalogue *catalogue, uint64_t ch
     const uint64_t first_row = chunk * chunk_rows, first_visible = catalogue->state.first_row;
     return memtx__catalogue_has_rows(catalogue, first_row > first_visible ? first_row : first_visible,
                                      first_row + chunk_rows);
+}
+
+uint32_t memtx__catalogue_chunk_rows(const struct memtx__catalogue *catalogue, uint64_t chunk, uint32_t chunk_rows)
+{
+    const uint64_t n_left = catalogue->state.n_rows - chunk * chunk_rows;
+    return n_left < chunk_rows ? (uint32_t)n_left : chunk_rows;
 }

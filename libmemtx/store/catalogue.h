@@ -45,11 +45,17 @@ int memtx__catalogue_extend(size_t *first_changed, struct memtx__catalogue *cata
 /* Takes the rows of a document from row id `from` on out of the extents; their number. */
 uint64_t memtx__catalogue_cut(struct memtx__catalogue *catalogue, uint64_t document, uint64_t from);
 
+/* Rows of documents that the capacity leaves in sight. O(extents). */
+uint64_t memtx__catalogue_n_visible(const struct memtx__catalogue *catalogue);
+
 /* The last extent that begins before a row; NULL where none does. O(log n). */
 const struct memtx__extent *memtx__catalogue_last_before(const struct memtx__catalogue *catalogue, uint64_t end_row);
 
 /* Whether some extent has a row in first_row .. end_row - 1; whether a chunk holds a row that is visible. O(log n). */
 bool memtx__catalogue_has_rows(const struct memtx__catalogue *catalogue, uint64_t first_row, uint64_t end_row);
 bool memtx__catalogue_sees(const struct memtx__catalogue *catalogue, uint64_t chunk, uint32_t chunk_rows);
+
+/* Rows that a chunk must hold: up to the last that was given out. */
+uint32_t memtx__catalogue_chunk_rows(const struct memtx__catalogue *catalogue, uint64_t chunk, uint32_t chunk_rows);
 
 #endif

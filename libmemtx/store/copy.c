@@ -1,5 +1,5 @@
 /* Compaction (memtx/store.h): a copy of what a store holds into a new directory, table by table in the order of the
- * keys, so that LMDB's pages are full and none is free. Chunks without a visible row stay behind; every chunk is checked
+ * keys, so that LMDB's pages are full and none is free. Chunks without a visible row stay behind; everything is checked
  * on the way. The copy grows under a temporary name and gets its own when it is whole.
  */
 #include <errno.h>
@@ -10,8 +10,10 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "base/crc32c.h"
 #include "base/file.h"
 #include "base/status.h"
+#include "store/progress.h"
 #include "store/tables.h"
 
 enum { RECORDS_OF_TRANSACTION = 512 }; /* 32 MiB of chunks */
@@ -23,9 +25,7 @@ struct copying {
     struct memtx__catalogue catalogue;
     MDB_txn *txn; /* of the copy; NULL between two */
     size_t n_in_transaction;
-    memtx_store_progress *progress;
-    void *context;
-    uint64_t n_done, n_all; /* records */
+    struct memtx__progress progress;
 };
 
 /* Every transaction carries the whole state: the copy is none until it has its name. */
@@ -39,30 +39,22 @@ static int end_transaction(struct copying *c)
     int code = memtx__lmdb_put_state(c->to, txn, &state);
     c->txn = NULL;
     c->n_in_transaction = 0;
-    if (code) {
-        mdb_txn_abort(txn);
-    } else {
-        code = memtx__lmdb_commit(txn, c->to);
-    }
-    return memtx__lmdb_status(code, c->to->path, "write the copy");
+    return memtx__lmdb_end(txn, c->to, code, "write the copy");
 }
 
 static int put(struct copying *c, enum memtx__database database, MDB_val *key, MDB_val *value)
 {
-    int code = c->txn ? MDB_SUCCESS : mdb_txn_begin(c->to->env, NULL, 0, &c->txn);
-    if (!code) {
-        code = mdb_put(c->txn, c->to->databases[database], key, value, MDB_APPEND);
+    int status = c->txn ? MEMTX_OK : memtx__lmdb_begin(&c->txn, c->to);
+    if (!status) {
+        status = memtx__lmdb_status(mdb_put(c->txn, c->to->databases[database], key, value, MDB_APPEND), c->to->path,
+                                    "write the copy");
     }
-    int status = memtx__lmdb_status(code, c->to->path, "write the copy");
     if (!status && ++c->n_in_transaction == RECORDS_OF_TRANSACTION) {
         status = end_transaction(c);
     }
-    c->n_done++;
-    if (!status && c->progress && c->progress(c->context, c->n_done, c->n_all)) {
-        status = memtx__fail(MEMTX_E_INTERRUPTED, "interrupted after %llu of %llu records (nothing was left)",
-                             (unsigned long long)c->n_done, (unsigned long long)c->n_all);
-    }
-    return status;
+    const size_t n_uncounted =
+        database == MEMTX__DB_RUNNING && value->mv_size > MEMTX__PIECE_HEADER_BYTES ? MEMTX__PIECE_HEADER_BYTES : 0;
+    return status ? status : memtx__progress_add(&c->progress, value->mv_size - n_uncounted);
 }
 
 /* A chunk of keys or values, checked; its rows may be more than are visible. */
@@ -78,7 +70,34 @@ static int check_chunk(const struct copying *c, enum memtx__database database, c
     facts.first_row = memtx__get_be(name, 8) * store->chunk_rows;
     facts.layer = (uint32_t)memtx__get_be(name + 8, 2);
     facts.kv_head = (uint32_t)memtx__get_be(name + 10, 2);
+    if (!memtx_store_keeps(&store->spec, facts.layer, facts.kv_head)) {
+        return memtx__fail(MEMTX_E_CORRUPT, "a chunk of layer %u, kv head %u, which the store does not keep",
+                           facts.layer, facts.kv_head);
+    }
     return memtx__chunk_decode(&rows, value->mv_data, value->mv_size, &facts, true);
+}
+
+/* Token ids, and pieces of running states: each under the number that it carries, of a document that has one. */
+static int check_other(const struct copying *c, enum memtx__database database, const MDB_val *key, const MDB_val *value)
+{
+    const unsigned char *name = key->mv_data, *bytes = value->mv_data, *data;
+    const size_t n_bytes = value->mv_size;
+    if (database == MEMTX__DB_TOKENS) {
+        return n_bytes >= 4 && memtx__crc32c(0, bytes, n_bytes - 4) == memtx__get_u32(bytes + n_bytes - 4)
+                   ? MEMTX_OK
+                   : memtx__fail(MEMTX_E_CORRUPT, "the token ids of chunk %llu are damaged",
+                                 (unsigned long long)memtx__get_be(name, 8));
+    }
+    const size_t place = key->mv_size == MEMTX__PIECE_KEY_BYTES
+                             ? memtx__catalogue_document(&c->catalogue, memtx__get_be(name, 8))
+                             : MEMTX__NOWHERE;
+    if (place == MEMTX__NOWHERE || n_bytes < MEMTX__PIECE_HEADER_BYTES) {
+        return memtx__fail(MEMTX_E_CORRUPT, "a piece of a running state, of %zu bytes, belongs to no document",
+                           n_bytes);
+    }
+    return memtx__piece_decode(&data, (uint32_t)memtx__get_be(name + 8, 4),
+                               c->catalogue.documents[place].facts.state_row, n_bytes - MEMTX__PIECE_HEADER_BYTES,
+                               bytes, n_bytes);
 }
 
 static int copy_record(struct copying *c, enum memtx__database database, MDB_val *key, MDB_val *value)
@@ -89,11 +108,10 @@ static int copy_record(struct copying *c, enum memtx__database database, MDB_val
             return memtx__fail(MEMTX_E_CORRUPT, "a key of %zu bytes", key->mv_size);
         }
         if (!memtx__catalogue_sees(&c->catalogue, memtx__get_be(key->mv_data, 8), c->store->chunk_rows)) {
-            c->n_done++;
             return MEMTX_OK;
         }
     }
-    int status = is_chunk ? check_chunk(c, database, key, value) : MEMTX_OK;
+    int status = is_chunk ? check_chunk(c, database, key, value) : check_other(c, database, key, value);
     return status ? status : put(c, database, key, value);
 }
 
@@ -119,7 +137,7 @@ static int copy_tables(struct copying *c)
     static const enum memtx__database databases[] = {MEMTX__DB_TOKENS, MEMTX__DB_KEYS, MEMTX__DB_VALUES,
                                                      MEMTX__DB_RUNNING};
     const size_t n = c->store->version >= 2 ? 4 : 3;
-    int status = memtx__lmdb_status(mdb_txn_begin(c->to->env, NULL, 0, &c->txn), c->to->path, "write the copy");
+    int status = memtx__lmdb_begin(&c->txn, c->to);
     int code = MDB_SUCCESS;
     for (size_t i = 0; i < c->catalogue.n_documents && !code && !status; i++) {
         code = memtx__lmdb_put_document(c->to, c->txn, &c->catalogue.documents[i].facts);
@@ -132,18 +150,6 @@ static int copy_tables(struct copying *c)
         status = copy_table(c, databases[i]);
     }
     return status ? status : end_transaction(c);
-}
-
-static int count_records(struct copying *c)
-{
-    static const enum memtx__database databases[] = {MEMTX__DB_TOKENS, MEMTX__DB_KEYS, MEMTX__DB_VALUES};
-    int code = MDB_SUCCESS;
-    for (size_t i = 0; i < 3 && !code; i++) {
-        MDB_stat facts;
-        code = mdb_stat(c->from->txn, c->from->environment->databases[databases[i]], &facts);
-        c->n_all += code ? 0 : facts.ms_entries;
-    }
-    return memtx__lmdb_status(code, c->from->environment->path, "read");
 }
 
 static int copy_into(struct copying *c, const char *temporary, const char *shown)
@@ -166,7 +172,7 @@ static int copy_into(struct copying *c, const char *temporary, const char *shown
 
 /* ---- the new directory ------------------------------------------------------------------------ */
 
-static void remove_directory(const char *path)
+static void remove_files(const char *path)
 {
     static const char *const files[] = {"data.mdb", "lock.mdb"};
     char file[4096];
@@ -175,7 +181,6 @@ static void remove_directory(const char *path)
             (void)unlink(file);
         }
     }
-    (void)rmdir(path);
 }
 
 static int make_temporary(char **out, const char *new_path)
@@ -207,9 +212,34 @@ static int name_copy(const char *temporary, const char *new_path)
     return memtx__sync_directory(new_path);
 }
 
-int memtx_store_compact(memtx_store *store, const char *new_path, memtx_store_progress *progress, void *context)
+/* Fills the directory and gives it its name, or takes it away. It is held meanwhile, so that nobody who may write
+ * beside it can have the copy written, or removed, where a link leads. */
+static int fill_directory(struct copying *c, const char *temporary, const char *new_path)
 {
-    struct copying c = {.store = store, .progress = progress, .context = context};
+    char pinned[32];
+    struct stat facts = {0};
+    int fd = open(temporary, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0 || fstat(fd, &facts) || facts.st_uid != geteuid()) {
+        if (fd >= 0) {
+            close(fd);
+        }
+        return memtx__fail(MEMTX_E_IO, "%s: somebody took the copy's directory away", new_path);
+    }
+    (void)snprintf(pinned, sizeof pinned, "/proc/self/fd/%d", fd);
+    const char *place = access(pinned, F_OK) == 0 ? pinned : temporary; /* no /proc: as well as can be */
+    int status = copy_into(c, place, new_path);
+    status = status ? status : name_copy(temporary, new_path);
+    if (status) {
+        remove_files(place);
+        (void)rmdir(temporary);
+    }
+    close(fd);
+    return status;
+}
+
+int memtx_store_compact(memtx_store *store, const char *new_path, const struct memtx_store_upkeep_options *options)
+{
+    struct copying c = {.store = store};
     char *temporary = NULL;
     if (!store->environment) {
         return memtx__fail(MEMTX_E_INVALID, "a store on the heap cannot be compacted");
@@ -228,17 +258,11 @@ int memtx_store_compact(memtx_store *store, const char *new_path, memtx_store_pr
         status = memtx__snapshot_catalogue(&c.catalogue, c.from, store->version);
     }
     if (!status) {
-        status = count_records(&c);
-    }
-    if (!status) {
+        memtx__progress_begin(&c.progress, options, store, &c.catalogue);
         status = make_temporary(&temporary, new_path);
     }
     if (!status) {
-        status = copy_into(&c, temporary, new_path);
-        status = status ? status : name_copy(temporary, new_path);
-        if (status) {
-            remove_directory(temporary);
-        }
+        status = fill_directory(&c, temporary, new_path);
     }
     memtx__free(temporary);
     memtx__catalogue_release(&c.catalogue);

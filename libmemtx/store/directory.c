@@ -27,6 +27,7 @@ struct memtx__directory {
     bool is_listed;
     dev_t device;
     ino_t inode;
+    uid_t owner;
     int fd;
     int writer_fd; /* -1 for reading */
     bool made, made_writer;
@@ -63,7 +64,7 @@ static int open_directory(struct memtx__directory *directory, bool make)
 }
 
 /* Whoever may write into the directory may put anything in the place of its files; in one that is sticky, as /tmp is, only
- * where there is none yet, and links are seen. */
+ * where there is none yet, and what is not ours is seen. */
 static int check_owner(struct memtx__directory *directory)
 {
     struct stat facts;
@@ -72,6 +73,7 @@ static int check_owner(struct memtx__directory *directory)
     }
     directory->device = facts.st_dev;
     directory->inode = facts.st_ino;
+    directory->owner = facts.st_uid;
     if (facts.st_uid != geteuid() && facts.st_uid != 0 && geteuid() != 0) {
         return memtx__fail(MEMTX_E_INVALID, "%s: belongs to another user, who could change the store", directory->path);
     }
@@ -81,20 +83,29 @@ static int check_owner(struct memtx__directory *directory)
     return MEMTX_OK;
 }
 
-/* 1 when the file is there, 0 when not, or a status: nothing but a plain file with one name will do. */
+int memtx__directory_check_facts(const char *path, const char *name, const struct stat *facts, uid_t owner)
+{
+    if (!S_ISREG(facts->st_mode) || facts->st_nlink != 1) {
+        return memtx__fail(MEMTX_E_FORMAT, "%s/%s: is %s, not a file of the store's own", path, name,
+                           S_ISLNK(facts->st_mode)   ? "a symbolic link"
+                           : S_ISREG(facts->st_mode) ? "a file with several names"
+                                                     : "not a plain file");
+    }
+    if (facts->st_uid != geteuid() && facts->st_uid != owner && facts->st_uid != 0) {
+        return memtx__fail(MEMTX_E_INVALID, "%s/%s: belongs to another user, who could change the store", path, name);
+    }
+    return MEMTX_OK;
+}
+
+/* 1 when the file is there, 0 when not, or a status. */
 static int check_file(const struct memtx__directory *directory, const char *name)
 {
     struct stat facts;
     if (fstatat(directory->fd, name, &facts, AT_SYMLINK_NOFOLLOW)) {
         return errno == ENOENT ? 0 : fail_errno(directory, "look at its files");
     }
-    if (!S_ISREG(facts.st_mode) || facts.st_nlink != 1) {
-        return memtx__fail(MEMTX_E_FORMAT, "%s/%s: is %s, not a file of the store's own", directory->path, name,
-                           S_ISLNK(facts.st_mode)   ? "a symbolic link"
-                           : S_ISREG(facts.st_mode) ? "a file with several names"
-                                                    : "not a plain file");
-    }
-    return 1;
+    int status = memtx__directory_check_facts(directory->path, name, &facts, directory->owner);
+    return status ? status : 1;
 }
 
 /* A directory that is no store may become one when it is empty. It stays the directory it is, with its owner and mode:
@@ -186,14 +197,20 @@ static void read_holder(char *out, size_t size, int fd)
 static int take_lock(struct memtx__directory *directory)
 {
     const int flags = O_RDWR | O_CLOEXEC | O_NOFOLLOW;
+    struct stat facts;
     char text[64];
     directory->writer_fd = openat(directory->fd, "writer", flags | O_CREAT | O_EXCL, 0600);
     directory->made_writer = directory->writer_fd >= 0;
     if (directory->writer_fd < 0 && errno == EEXIST) {
         directory->writer_fd = openat(directory->fd, "writer", flags);
     }
-    if (directory->writer_fd < 0) {
+    if (directory->writer_fd < 0 || fstat(directory->writer_fd, &facts)) {
         return fail_errno(directory, "open the lock file");
+    }
+    /* Again: it may have come after the files were looked at. */
+    int status = memtx__directory_check_facts(directory->path, "writer", &facts, directory->owner);
+    if (status) {
+        return status;
     }
     if (flock(directory->writer_fd, LOCK_EX | LOCK_NB)) {
         if (errno != EWOULDBLOCK) {
@@ -257,7 +274,8 @@ const char *memtx__directory_pinned(const struct memtx__directory *directory)
 
 bool memtx__directory_has_database(const struct memtx__directory *directory)
 {
-    return faccessat(directory->fd, "data.mdb", F_OK, 0) == 0;
+    struct stat facts;
+    return fstatat(directory->fd, "data.mdb", &facts, AT_SYMLINK_NOFOLLOW) == 0 && facts.st_size > 0;
 }
 
 void memtx__directory_discard(struct memtx__directory *directory)

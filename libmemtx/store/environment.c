@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "base/crc32c.h"
 #include "base/file.h"
 #include "base/status.h"
 #include "math/rows.h"
@@ -61,7 +62,21 @@ int memtx__lmdb_status(int code, const char *path, const char *what)
     return memtx__fail(status, "%s: cannot %s: %s", path, what, mdb_strerror(code));
 }
 
-int memtx__lmdb_commit(MDB_txn *txn, const struct memtx__environment *environment)
+int memtx__lmdb_begin(MDB_txn **out, struct memtx__environment *environment)
+{
+    int n_dead;
+    *out = NULL;
+    int status = memtx__environment_check_pages(environment);
+    if (status) {
+        return status;
+    }
+    (void)mdb_reader_check(environment->env, &n_dead); /* a reader that was killed would hold its pages for ever */
+    return memtx__lmdb_status(mdb_txn_begin(environment->env, NULL, 0, out), environment->path, "begin a transaction");
+}
+
+/* LMDB says EIO of a write that came back short, which is how a disk answers that has just become full: ENOSPC instead,
+ * where next to nothing is free. */
+static int commit(MDB_txn *txn, const struct memtx__environment *environment)
 {
     const unsigned long nearly_full_bytes = 1UL << 20;
     mdb_filehandle_t fd;
@@ -72,6 +87,16 @@ int memtx__lmdb_commit(MDB_txn *txn, const struct memtx__environment *environmen
         code = ENOSPC;
     }
     return code;
+}
+
+int memtx__lmdb_end(MDB_txn *txn, const struct memtx__environment *environment, int code, const char *what)
+{
+    if (code) {
+        mdb_txn_abort(txn);
+    } else {
+        code = commit(txn, environment);
+    }
+    return memtx__lmdb_status(code, environment->path, what);
 }
 
 int memtx__lmdb_chunk(const unsigned char **bytes, size_t *n_bytes, const struct memtx__environment *environment,
@@ -126,27 +151,35 @@ static void unlink_database(const char *path)
     }
 }
 
-/* LMDB makes lock.mdb without its blocks and maps it: on a full disk the first write to it would be a signal. So they are
- * taken before. Only the opener that has the store's lock does this, while no other descriptor of this process is there
- * whose locks the close would end. What else goes wrong LMDB will say. */
-static int reserve_lock_file(const char *path)
+/* LMDB makes lock.mdb without its blocks and maps it: on a full disk the first write to it would be a signal. And it
+ * would follow a link that another user has put there since the files were looked at. So it is made, and looked at,
+ * before. This process has no other descriptor of it, whose locks the close would end. What else goes wrong LMDB will
+ * say. */
+static int reserve_lock_file(const char *path, const char *shown, bool read_only)
 {
     char file[4096];
+    struct stat facts, folder;
+    int status = MEMTX_OK;
     int n = snprintf(file, sizeof file, "%s/lock.mdb", path);
     int fd = n > 0 && (size_t)n < sizeof file ? open(file, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600) : -1;
-    int error = fd >= 0 ? posix_fallocate(fd, 0, lock_file_bytes) : 0;
-    if (fd >= 0) {
-        close(fd);
+    if (fd < 0) {
+        return errno == ELOOP ? memtx__fail(MEMTX_E_FORMAT, "%s/lock.mdb: is a symbolic link", shown) : MEMTX_OK;
     }
-    return error && memtx__errno_status(error) == MEMTX_E_NO_SPACE
-               ? memtx__fail(MEMTX_E_NO_SPACE, "%s: cannot make lock.mdb: %s", path, strerror(error))
-               : MEMTX_OK;
+    if (!fstat(fd, &facts) && !stat(path, &folder)) {
+        status = memtx__directory_check_facts(shown, "lock.mdb", &facts, folder.st_uid);
+        if (!status && (!read_only || facts.st_size < lock_file_bytes) &&
+            memtx__errno_status(posix_fallocate(fd, 0, lock_file_bytes)) == MEMTX_E_NO_SPACE) {
+            status = memtx__fail(MEMTX_E_NO_SPACE, "%s: cannot make lock.mdb: %s", shown, strerror(ENOSPC));
+        }
+    }
+    close(fd);
+    return status;
 }
 
 static int open_env(struct memtx__environment *environment, const char *path, bool read_only)
 {
     int code = MDB_SUCCESS;
-    int status = read_only ? MEMTX_OK : reserve_lock_file(path);
+    int status = reserve_lock_file(path, environment->path, read_only);
     if (status) {
         return status;
     }
@@ -285,7 +318,11 @@ int memtx__environment_open(struct memtx__environment **out, bool *is_new, const
 {
     struct memtx__environment *environment;
     *out = NULL;
-    int status = memtx__alloc(&environment, 1, sizeof *environment);
+    /* LMDB takes each page that a transaction writes from malloc, and frees it when that ends. */
+    int status = options->read_only ? MEMTX_OK : memtx__alloc_expect(options->group_bytes);
+    if (!status) {
+        status = memtx__alloc(&environment, 1, sizeof *environment);
+    }
     if (status) {
         return status;
     }
@@ -378,9 +415,8 @@ int memtx_store_free_bytes(uint64_t *out, memtx_store *store)
 int memtx__lmdb_put_spec(const struct memtx__environment *environment, MDB_txn *txn,
                          const struct memtx_store_spec *spec, uint32_t chunk_rows)
 {
-    unsigned char record[MEMTX__SPEC_BYTES];
-    MDB_val key = memtx__text_key("spec"), value = {sizeof record, record};
-    memtx__spec_encode(record, spec, chunk_rows);
+    unsigned char record[MEMTX__MOST_SPEC_BYTES];
+    MDB_val key = memtx__text_key("spec"), value = {memtx__spec_encode(record, spec, chunk_rows), record};
     return mdb_put(txn, environment->databases[MEMTX__DB_META], &key, &value, 0);
 }
 
@@ -417,9 +453,9 @@ int memtx__environment_create(struct memtx__environment *environment, const stru
     float factors[MEMTX__MAX_HEAD_SIZE / 2];
     struct memtx__state state = {0};
     MDB_txn *txn;
-    int code = mdb_txn_begin(environment->env, NULL, 0, &txn);
-    if (code) {
-        return memtx__lmdb_status(code, environment->path, "begin a transaction");
+    int status = memtx__lmdb_begin(&txn, environment), code = MDB_SUCCESS;
+    if (status) {
+        return status;
     }
     for (int i = 0; i < MEMTX__N_DATABASES && !code; i++) {
         code = mdb_dbi_open(txn, memtx__database_names[i], MDB_CREATE, &environment->databases[i]);
@@ -435,12 +471,7 @@ int memtx__environment_create(struct memtx__environment *environment, const stru
         memtx__rows_write((unsigned char *)factors, MEMTX_ROWS_F32, spec->rope_factors, spec->rope_dims / 2);
         code = mdb_put(txn, environment->databases[MEMTX__DB_META], &key, &value, 0);
     }
-    if (code) {
-        mdb_txn_abort(txn);
-    } else {
-        code = memtx__lmdb_commit(txn, environment);
-    }
-    return memtx__lmdb_status(code, environment->path, "write what the store is for");
+    return memtx__lmdb_end(txn, environment, code, "write what the store is for");
 }
 
 /* ---- snapshots -------------------------------------------------------------------------------- */
@@ -518,4 +549,21 @@ int memtx__snapshot_chunk(const unsigned char **bytes, size_t *n_bytes, struct m
                           enum memtx__chunk_kind kind, uint64_t chunk, uint32_t layer, uint32_t kv_head)
 {
     return memtx__lmdb_chunk(bytes, n_bytes, snapshot->environment, snapshot->txn, kind, chunk, layer, kv_head);
+}
+
+int memtx__snapshot_tokens(const unsigned char **tokens, struct memtx__snapshot *snapshot, uint64_t chunk,
+                           uint32_t n_rows)
+{
+    const struct memtx__environment *environment = snapshot->environment;
+    const size_t n_bytes = 4 * (size_t)n_rows;
+    unsigned char name[8];
+    MDB_val key = memtx__number_key(name, chunk), value;
+    int code = mdb_get(snapshot->txn, environment->databases[MEMTX__DB_TOKENS], &key, &value);
+    if (code || value.mv_size != n_bytes + 4 ||
+        memtx__crc32c(0, value.mv_data, n_bytes) != memtx__get_u32((const unsigned char *)value.mv_data + n_bytes)) {
+        return memtx__fail(MEMTX_E_CORRUPT, "%s: the token ids of chunk %llu are %s", environment->path,
+                           (unsigned long long)chunk, code == MDB_NOTFOUND ? "missing" : "damaged");
+    }
+    *tokens = value.mv_data;
+    return MEMTX_OK;
 }

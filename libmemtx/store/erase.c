@@ -97,15 +97,11 @@ int memtx__environment_erase(memtx_store *store, const struct memtx__catalogue *
     unsigned char name[8];
     MDB_val key = memtx__number_key(name, document);
     MDB_txn *txn;
-    int status = memtx__environment_check_pages(environment);
+    int status = memtx__lmdb_begin(&txn, environment);
     if (status) {
         return status;
     }
-    int code = mdb_txn_begin(environment->env, NULL, 0, &txn);
-    if (code) {
-        return memtx__lmdb_status(code, environment->path, "begin a transaction");
-    }
-    code = erase_extents(store, txn, document, from);
+    int code = erase_extents(store, txn, document, from);
     if (!code && place == MEMTX__NOWHERE) {
         code = mdb_del(txn, environment->databases[MEMTX__DB_DOCS], &key, NULL);
         code = code ? code : erase_running(store, txn, document);
@@ -118,10 +114,5 @@ int memtx__environment_erase(memtx_store *store, const struct memtx__catalogue *
     if (!code) {
         code = memtx__lmdb_put_state(environment, txn, &store->now.state);
     }
-    if (code) {
-        mdb_txn_abort(txn);
-    } else {
-        code = memtx__lmdb_commit(txn, environment);
-    }
-    return memtx__lmdb_status(code, environment->path, "take rows away");
+    return memtx__lmdb_end(txn, environment, code, "take rows away");
 }

@@ -7,6 +7,30 @@
 #include "math/rows.h"
 #include "store/tables.h"
 
+/* The RoPE factors of a decoded spec record, into the spec. */
+static int load_factors(float **rope_factors, struct memtx_store_spec *spec, const unsigned char *spec_record,
+                        const struct memtx__environment *environment, MDB_txn *txn)
+{
+    MDB_val key = memtx__text_key("rope"), value = {0, NULL};
+    const int code = mdb_get(txn, environment->databases[MEMTX__DB_META], &key, &value);
+    const bool is_there = code == MDB_SUCCESS;
+    int status = is_there || code == MDB_NOTFOUND
+                     ? memtx__spec_check_factors(spec_record, value.mv_data, is_there ? value.mv_size : 0)
+                     : memtx__lmdb_status(code, environment->path, "read the rope record");
+    if (status || !is_there) {
+        return status;
+    }
+    if (value.mv_size != spec->rope_dims / 2 * sizeof **rope_factors) {
+        return memtx__fail(MEMTX_E_CORRUPT, "%s: the rope record has %zu bytes", environment->path, value.mv_size);
+    }
+    status = memtx__alloc(rope_factors, value.mv_size, 1);
+    if (!status) {
+        memtx__rows_read(*rope_factors, MEMTX_ROWS_F32, value.mv_data, spec->rope_dims / 2);
+        spec->rope_factors = *rope_factors;
+    }
+    return status;
+}
+
 int memtx__environment_load_spec(struct memtx_store_spec *spec, uint32_t *version, uint32_t *chunk_rows,
                                  float **rope_factors, struct memtx__environment *environment)
 {
@@ -26,18 +50,8 @@ int memtx__environment_load_spec(struct memtx_store_spec *spec, uint32_t *versio
     if (!status) {
         status = memtx__spec_decode(spec, version, chunk_rows, value.mv_data, value.mv_size);
     }
-    key = memtx__text_key("rope");
-    if (!status && mdb_get(txn, environment->databases[MEMTX__DB_META], &key, &value) == MDB_SUCCESS) {
-        if (value.mv_size != spec->rope_dims / 2 * sizeof **rope_factors) {
-            status =
-                memtx__fail(MEMTX_E_CORRUPT, "%s: the rope record has %zu bytes", environment->path, value.mv_size);
-        } else {
-            status = memtx__alloc(rope_factors, value.mv_size, 1);
-        }
-        if (!status) {
-            memtx__rows_read(*rope_factors, MEMTX_ROWS_F32, value.mv_data, spec->rope_dims / 2);
-            spec->rope_factors = *rope_factors;
-        }
+    if (!status) {
+        status = load_factors(rope_factors, spec, value.mv_data, environment, txn);
     }
     mdb_txn_abort(txn);
     return status;
@@ -91,6 +105,24 @@ int memtx__snapshot_catalogue(struct memtx__catalogue *out, struct memtx__snapsh
     return status;
 }
 
+static int load_rows(memtx_store *store, MDB_txn *txn, enum memtx__chunk_kind kind, size_t pair, uint64_t chunk,
+                     uint32_t n_rows)
+{
+    const struct memtx__pair *kept = &store->pairs[pair];
+    const struct memtx__chunk_facts facts = {
+        kind, chunk * store->chunk_rows, n_rows, store->row_bytes, kept->layer, kept->kv_head};
+    const unsigned char *bytes = NULL, *rows = NULL;
+    size_t n_bytes = 0;
+    int status = memtx__lmdb_chunk(&bytes, &n_bytes, store->environment, txn, kind, chunk, kept->layer, kept->kv_head);
+    if (!status) {
+        status = memtx__chunk_decode(&rows, bytes, n_bytes, &facts, true);
+    }
+    if (!status) {
+        memcpy(memtx__tail_rows(&store->tail, kind, pair, chunk), rows, (size_t)n_rows * store->row_bytes);
+    }
+    return status;
+}
+
 /* The last chunk goes on being appended to, so it is copied into the tail. */
 static int load_last_chunk(memtx_store *store, MDB_txn *txn)
 {
@@ -99,23 +131,9 @@ static int load_last_chunk(memtx_store *store, MDB_txn *txn)
     unsigned char name[8];
     MDB_val key = memtx__number_key(name, chunk), value;
     int status = memtx__tail_reach(&store->tail, chunk);
-    for (uint32_t layer = 0; layer < store->spec.n_layers && !status; layer++) {
-        for (uint32_t head = 0; head < store->spec.n_kv_heads && store->first_pair[layer] >= 0 && !status; head++) {
-            for (int kind = MEMTX__KEYS; kind <= MEMTX__VALUES && !status; kind++) {
-                const unsigned char *bytes = NULL, *rows = NULL;
-                size_t n_bytes = 0;
-                struct memtx__chunk_facts facts = {
-                    (enum memtx__chunk_kind)kind, chunk * store->chunk_rows, n_rows, store->row_bytes, layer, head};
-                status = memtx__lmdb_chunk(&bytes, &n_bytes, store->environment, txn, facts.kind, chunk, layer, head);
-                if (!status) {
-                    status = memtx__chunk_decode(&rows, bytes, n_bytes, &facts, true);
-                }
-                if (!status) {
-                    memcpy(memtx__tail_rows(&store->tail, facts.kind, (size_t)store->first_pair[layer] + head, chunk),
-                           rows, (size_t)n_rows * store->row_bytes);
-                }
-            }
-        }
+    for (size_t pair = 0; pair < store->n_pairs && !status; pair++) {
+        status = load_rows(store, txn, MEMTX__KEYS, pair, chunk, n_rows);
+        status = status ? status : load_rows(store, txn, MEMTX__VALUES, pair, chunk, n_rows);
     }
     if (status) {
         return status;
@@ -182,30 +200,39 @@ static int copy_pieces(unsigned char *bytes, const struct memtx__environment *en
     return status;
 }
 
-int memtx__environment_load_state(unsigned char **bytes, struct memtx__environment *environment,
-                                  const struct memtx_document *document)
+int memtx__snapshot_state(unsigned char **bytes, struct memtx__snapshot *snapshot,
+                          const struct memtx_document *document)
 {
-    struct memtx__snapshot *snapshot;
+    const struct memtx__environment *environment = snapshot->environment;
     *bytes = NULL;
     if (document->state_bytes > memtx__environment_bytes(environment)) {
         return memtx__fail(MEMTX_E_CORRUPT, "%s: a running state of %llu bytes, more than the whole store",
                            environment->path, (unsigned long long)document->state_bytes);
     }
+    int status = memtx__alloc_raw(bytes, (size_t)document->state_bytes, 1);
+    if (!status) {
+        status = copy_pieces(*bytes, environment, snapshot->txn, document);
+    }
+    if (status) {
+        memtx__free(*bytes);
+        *bytes = NULL;
+    }
+    return status;
+}
+
+int memtx__environment_load_state(unsigned char **bytes, struct memtx__environment *environment,
+                                  const struct memtx_document *document)
+{
+    struct memtx__snapshot *snapshot;
+    *bytes = NULL;
     int status = memtx__snapshot_open(&snapshot, environment);
     if (status) {
         return status;
     }
     status = memtx__snapshot_renew(snapshot);
     if (!status) {
-        status = memtx__alloc_raw(bytes, (size_t)document->state_bytes, 1);
-    }
-    if (!status) {
-        status = copy_pieces(*bytes, environment, snapshot->txn, document);
+        status = memtx__snapshot_state(bytes, snapshot, document);
     }
     memtx__snapshot_close(snapshot);
-    if (status) {
-        memtx__free(*bytes);
-        *bytes = NULL;
-    }
     return status;
 }

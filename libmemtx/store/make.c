@@ -26,13 +26,13 @@ static int join(char out[PATH_BYTES], const char *path, const char *name)
 }
 
 /* A name is on disk when its directory is. One that may not be read (the parent, of somebody else) cannot be synced. */
-static int sync_directory(const char *path)
+static int sync_directory(const char *path, const char *shown)
 {
     int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0) {
-        return errno == EACCES ? MEMTX_OK : fail_errno(path, "open the directory");
+        return errno == EACCES ? MEMTX_OK : fail_errno(shown, "open the directory");
     }
-    int status = fsync(fd) && errno != EINVAL ? fail_errno(path, "write the directory") : MEMTX_OK;
+    int status = fsync(fd) && errno != EINVAL ? fail_errno(shown, "write the directory") : MEMTX_OK;
     close(fd);
     return status;
 }
@@ -56,9 +56,24 @@ static int fill(struct memtx__environment *environment, const char *file, const 
     return status;
 }
 
-int memtx__environment_make(const char *path, const struct memtx_store_spec *spec, uint32_t chunk_rows)
+/* An empty file of our own, for LMDB to fill: what stood there, of one that broke off or put there by somebody else, is
+ * taken away and not opened. */
+static int begin(const char *file, const char *shown)
 {
-    struct memtx__environment environment = {.path = (char *)(uintptr_t)path};
+    if (unlink(file) && errno != ENOENT) {
+        return fail_errno(shown, "take away what is left of new.mdb");
+    }
+    int fd = open(file, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    return fd < 0 || close(fd) ? fail_errno(shown, "make new.mdb") : MEMTX_OK;
+}
+
+int memtx__environment_make(const char *path, const char *shown, const struct memtx_store_spec *spec,
+                            uint32_t chunk_rows)
+{
+    struct memtx__environment environment = {.path = (char *)(uintptr_t)shown,
+                                             .pages_mutex = PTHREAD_MUTEX_INITIALIZER,
+                                             .pages_are_checked = true, /* they will be this process's own */
+                                             .pages_fd = -1};
     char unfinished[PATH_BYTES], finished[PATH_BYTES], parent[PATH_BYTES];
     int status = join(unfinished, path, "new.mdb");
     if (!status) {
@@ -67,18 +82,20 @@ int memtx__environment_make(const char *path, const struct memtx_store_spec *spe
     if (!status) {
         status = join(parent, path, "..");
     }
+    if (!status) {
+        status = begin(unfinished, shown);
+    }
     if (status) {
         return status;
     }
-    (void)unlink(unfinished); /* of one that broke off */
     status = fill(&environment, unfinished, spec, chunk_rows);
     if (!status && rename(unfinished, finished)) {
-        status = fail_errno(path, "name the database");
+        status = fail_errno(shown, "name the database");
     }
     if (status) {
         (void)unlink(unfinished);
         return status;
     }
-    status = sync_directory(path);
-    return status ? status : sync_directory(parent);
+    status = sync_directory(path, shown);
+    return status ? status : sync_directory(parent, shown);
 }

@@ -7,6 +7,8 @@
 #include "base/bytes.h"
 #include "base/crc32c.h"
 #include "base/status.h"
+#include "math/rows.h"
+#include "math/shapes.h"
 
 static void put_f64(unsigned char *bytes, double value)
 {
@@ -47,10 +49,21 @@ static int check_record(const char *what, const unsigned char *bytes, size_t n_b
 /* ---- spec ------------------------------------------------------------------------------------- */
 
 enum { SPEC_CRC_AT = 12, STATE_CRC_AT = 44, DOCUMENT_CRC_AT = 60, EXTENT_CRC_AT = 28, CHUNK_CRC_AT = 4 };
+enum { FACTORS_CRC_AT = 72 };
 
-void memtx__spec_encode(unsigned char out[MEMTX__SPEC_BYTES], const struct memtx_store_spec *spec, uint32_t chunk_rows)
+static uint32_t factors_checksum(const struct memtx_store_spec *spec)
 {
-    memset(out, 0, MEMTX__SPEC_BYTES);
+    unsigned char factors[MEMTX__MAX_HEAD_SIZE / 2 * sizeof(float)];
+    const size_t n = spec->rope_factors ? spec->rope_dims / 2 : 0;
+    memtx__rows_write(factors, MEMTX_ROWS_F32, spec->rope_factors, n);
+    return memtx__crc32c(0, factors, n * sizeof(float));
+}
+
+size_t memtx__spec_encode(unsigned char out[MEMTX__MOST_SPEC_BYTES], const struct memtx_store_spec *spec,
+                          uint32_t chunk_rows)
+{
+    const size_t n_bytes = MEMTX__SPEC_BYTES + 8 * (size_t)spec->n_layers;
+    memset(out, 0, n_bytes);
     memcpy(out, MEMTX__SPEC_MAGIC, 8);
     memtx__put_u32(out + 8, MEMTX__FORMAT_VERSION);
     memcpy(out + 16, spec->fingerprint, MEMTX_FINGERPRINT_BYTES);
@@ -65,12 +78,48 @@ void memtx__spec_encode(unsigned char out[MEMTX__SPEC_BYTES], const struct memtx
     memcpy(&scale, &spec->scale, sizeof scale);
     memtx__put_u32(out + 64, scale);
     memtx__put_u32(out + 68, chunk_rows);
-    for (size_t layer = 0; layer < MEMTX_MAX_LAYERS; layer++) {
-        out[72 + layer / 8] |= (unsigned char)(spec->layers_kept[layer] << layer % 8);
-    }
+    memtx__put_u32(out + FACTORS_CRC_AT, factors_checksum(spec));
     memcpy(out + 256, spec->tokenizer, sizeof spec->tokenizer);
     memcpy(out + 320, spec->settings, sizeof spec->settings);
-    memtx__put_u32(out + SPEC_CRC_AT, checksum(out, MEMTX__SPEC_BYTES, SPEC_CRC_AT));
+    for (size_t layer = 0; layer < spec->n_layers; layer++) {
+        memtx__put_u64(out + MEMTX__SPEC_BYTES + 8 * layer, spec->heads_kept[layer]);
+    }
+    memtx__put_u32(out + SPEC_CRC_AT, checksum(out, n_bytes, SPEC_CRC_AT));
+    return n_bytes;
+}
+
+/* Version 1 kept whole layers, and its models could have more kv heads than are known today. */
+static int decode_layers(struct memtx_store_spec *out, const unsigned char *bytes)
+{
+    if (out->n_kv_heads > MEMTX_MAX_KV_HEADS) {
+        return memtx__fail(MEMTX_E_UNSUPPORTED, "the store keeps %u kv heads of a layer, this memtx knows up to %d",
+                           out->n_kv_heads, MEMTX_MAX_KV_HEADS);
+    }
+    for (uint32_t layer = 0; layer < MEMTX_MAX_LAYERS; layer++) {
+        if (bytes[72 + layer / 8] >> layer % 8 & 1) {
+            memtx_store_keep_layer(out, layer);
+        }
+    }
+    return MEMTX_OK;
+}
+
+static int decode_pairs(struct memtx_store_spec *out, const unsigned char *bytes)
+{
+    if (out->n_layers > MEMTX_MAX_LAYERS) {
+        return memtx__fail(MEMTX_E_CORRUPT, "the spec record is of a model of %u layers (up to %d can be)",
+                           out->n_layers, MEMTX_MAX_LAYERS);
+    }
+    for (size_t layer = 0; layer < out->n_layers; layer++) {
+        out->heads_kept[layer] = memtx__get_u64(bytes + MEMTX__SPEC_BYTES + 8 * layer);
+    }
+    return MEMTX_OK;
+}
+
+/* The size that a spec record must have, by what it says itself. */
+static size_t spec_bytes(const unsigned char *bytes, size_t n_bytes)
+{
+    const bool has_pairs = n_bytes >= MEMTX__SPEC_BYTES && memtx__get_u32(bytes + 8) >= 2;
+    return MEMTX__SPEC_BYTES + (has_pairs ? 8 * (size_t)memtx__get_u32(bytes + 32) : 0);
 }
 
 int memtx__spec_decode(struct memtx_store_spec *out, uint32_t *version, uint32_t *chunk_rows,
@@ -83,7 +132,7 @@ int memtx__spec_decode(struct memtx_store_spec *out, uint32_t *version, uint32_t
         return memtx__fail(MEMTX_E_UNSUPPORTED, "the store has format version %u, this memtx knows 1 to %d",
                            memtx__get_u32(bytes + 8), MEMTX__FORMAT_VERSION);
     }
-    int status = check_record("the spec record", bytes, n_bytes, MEMTX__SPEC_BYTES, SPEC_CRC_AT);
+    int status = check_record("the spec record", bytes, n_bytes, spec_bytes(bytes, n_bytes), SPEC_CRC_AT);
     if (status) {
         return status;
     }
@@ -100,13 +149,21 @@ int memtx__spec_decode(struct memtx_store_spec *out, uint32_t *version, uint32_t
     *version = memtx__get_u32(bytes + 8);
     *chunk_rows = memtx__get_u32(bytes + 68);
     memcpy(out->fingerprint, bytes + 16, MEMTX_FINGERPRINT_BYTES);
-    for (size_t layer = 0; layer < MEMTX_MAX_LAYERS; layer++) {
-        out->layers_kept[layer] = bytes[72 + layer / 8] >> layer % 8 & 1;
-    }
     memcpy(out->tokenizer, bytes + 256, sizeof out->tokenizer);
     memcpy(out->settings, bytes + 320, sizeof out->settings);
     out->tokenizer[sizeof out->tokenizer - 1] = out->settings[sizeof out->settings - 1] = '\0';
-    return MEMTX_OK;
+    return *version < 2 ? decode_layers(out, bytes) : decode_pairs(out, bytes);
+}
+
+int memtx__spec_check_factors(const unsigned char *spec_record, const unsigned char *factors, size_t n_bytes)
+{
+    if (memtx__get_u32(spec_record + 8) < 2) {
+        return MEMTX_OK;
+    }
+    uint32_t found = memtx__crc32c(0, factors, n_bytes), recorded = memtx__get_u32(spec_record + FACTORS_CRC_AT);
+    return found == recorded ? MEMTX_OK
+                             : memtx__fail(MEMTX_E_CORRUPT, "the rope record, %zu bytes: checksum %08x, recorded %08x",
+                                           n_bytes, found, recorded);
 }
 
 /* ---- state, documents, extents ---------------------------------------------------------------- */

@@ -37,9 +37,14 @@ struct memtx__chunk_facts {
     uint32_t kv_head;
 };
 
-void memtx__spec_encode(unsigned char out[MEMTX__SPEC_BYTES], const struct memtx_store_spec *spec, uint32_t chunk_rows);
+/* Returns the record's size. */
+size_t memtx__spec_encode(unsigned char out[MEMTX__MOST_SPEC_BYTES], const struct memtx_store_spec *spec,
+                          uint32_t chunk_rows);
 int memtx__spec_decode(struct memtx_store_spec *out, uint32_t *version, uint32_t *chunk_rows,
                        const unsigned char *bytes, size_t n_bytes);
+/* Whether these are the bytes of the RoPE factors that a decoded spec record was written with; n_bytes 0: there are
+ * none. Version 1 does not say. MEMTX_E_CORRUPT. */
+int memtx__spec_check_factors(const unsigned char *spec_record, const unsigned char *factors, size_t n_bytes);
 
 void memtx__state_encode(unsigned char out[MEMTX__STATE_BYTES], const struct memtx__state *state);
 int memtx__state_decode(struct memtx__state *out, const unsigned char *bytes, size_t n_bytes);

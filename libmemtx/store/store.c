@@ -54,18 +54,45 @@ int memtx__store_check_writable(const memtx_store *store)
 
 /* ---- opening ---------------------------------------------------------------------------------- */
 
-/* Numbers that follow from the spec. */
-static void derive(memtx_store *store)
+/* How many rows a chunk has. */
+static void measure_rows(memtx_store *store)
 {
     store->row_bytes = (uint32_t)(store->spec.head_size * memtx__row_type_bytes(store->spec.row_type));
     store->chunk_rows = (MEMTX__CHUNK_BYTES - MEMTX__CHUNK_HEADER_BYTES) / store->row_bytes;
-    store->n_pairs = 0;
-    for (uint32_t layer = 0; layer < MEMTX_MAX_LAYERS; layer++) {
-        store->first_pair[layer] = store->spec.layers_kept[layer] ? (int32_t)store->n_pairs : -1;
-        store->n_pairs += store->spec.layers_kept[layer] ? store->spec.n_kv_heads : 0;
+    store->tail.chunk_rows = store->chunk_rows;
+}
+
+/* Numbers the pairs that the spec keeps. */
+static int list_pairs(memtx_store *store)
+{
+    const struct memtx_store_spec *spec = &store->spec;
+    int status = memtx__alloc(&store->pairs, (size_t)spec->n_layers * spec->n_kv_heads, sizeof *store->pairs);
+    if (status) {
+        return status;
+    }
+    for (uint32_t layer = 0; layer < spec->n_layers; layer++) {
+        store->first_pair[layer] = store->n_pairs;
+        for (uint32_t head = 0; head < spec->n_kv_heads; head++) {
+            if (memtx_store_keeps(spec, layer, head)) {
+                store->pairs[store->n_pairs++] = (struct memtx__pair){layer, head};
+            }
+        }
     }
     store->tail.n_pairs = store->n_pairs;
-    store->tail.chunk_rows = store->chunk_rows;
+    return MEMTX_OK;
+}
+
+ptrdiff_t memtx__store_pair(const memtx_store *store, uint32_t layer, uint32_t kv_head)
+{
+    if (layer >= store->spec.n_layers) {
+        return -1;
+    }
+    for (size_t pair = store->first_pair[layer]; pair < store->n_pairs && store->pairs[pair].layer == layer; pair++) {
+        if (store->pairs[pair].kv_head == kv_head) {
+            return (ptrdiff_t)pair;
+        }
+    }
+    return -1;
 }
 
 void memtx__store_all_written(memtx_store *store)
@@ -88,16 +115,19 @@ static int open_existing(memtx_store *store, const char *path, const struct memt
         status = memtx__fail(MEMTX_E_CORRUPT, "%s: its spec record makes no sense", path);
     }
     if (!status && wanted) {
-        status = memtx__spec_compare(path, &store->spec, wanted);
+        status = memtx__spec_compare(path, &store->spec, wanted, store->options.allow_stale);
     }
     if (status) {
         return status;
     }
-    derive(store);
+    measure_rows(store);
     if (chunk_rows != store->chunk_rows) {
         return memtx__fail(MEMTX_E_CORRUPT, "%s: chunks of %u rows where %u fit", path, chunk_rows, store->chunk_rows);
     }
-    status = memtx__environment_load(store);
+    status = list_pairs(store);
+    if (!status) {
+        status = memtx__environment_load(store);
+    }
     if (status) {
         return status;
     }
@@ -119,16 +149,17 @@ static int open_new(memtx_store *store, const char *path, const struct memtx_sto
         store->spec.rope_factors = store->rope_factors;
     }
     store->version = MEMTX__FORMAT_VERSION;
-    derive(store);
-    return path ? memtx__environment_create(store->environment, spec, store->chunk_rows) : MEMTX_OK;
+    measure_rows(store);
+    int status = list_pairs(store);
+    return status || !path ? status : memtx__environment_create(store->environment, spec, store->chunk_rows);
 }
 
 /* On disk, whole or not at all, to be opened like any other. */
-static int make_new(memtx_store *store, const struct memtx_store_spec *spec)
+static int make_new(memtx_store *store, const char *path, const struct memtx_store_spec *spec)
 {
     store->spec = *spec;
-    derive(store);
-    return memtx__environment_make(memtx__directory_pinned(store->directory), spec, store->chunk_rows);
+    measure_rows(store);
+    return memtx__environment_make(memtx__directory_pinned(store->directory), path, spec, store->chunk_rows);
 }
 
 static int open_on_disk(memtx_store *store, const char *path, const struct memtx_store_spec *spec)
@@ -138,8 +169,10 @@ static int open_on_disk(memtx_store *store, const char *path, const struct memtx
     int status = MEMTX_OK;
     if (!temporary) {
         status = memtx__directory_open(&store->directory, path, spec && !read_only, !read_only);
-        if (!status && spec && !read_only && !memtx__directory_has_database(store->directory)) {
-            status = make_new(store, spec);
+        if (!status && !memtx__directory_has_database(store->directory)) {
+            status = spec && !read_only
+                         ? make_new(store, path, spec)
+                         : memtx__fail(MEMTX_E_NOT_FOUND, "%s: there is no store (its database is empty)", path);
         }
     }
     if (!status) {
@@ -205,6 +238,7 @@ int memtx_store_close(memtx_store *store)
     memtx__tail_release(&store->tail);
     memtx__catalogue_release(&store->now);
     memtx__free(store->rope_factors);
+    memtx__free(store->pairs);
     memtx__free(store);
     return status;
 }
@@ -217,6 +251,7 @@ void memtx_store_info(struct memtx_store_facts *out, const memtx_store *store)
         .n_rows = store->now.state.n_rows,
         .first_row = store->now.state.first_row,
         .n_written_rows = store->n_written_rows,
+        .n_visible_rows = memtx__catalogue_n_visible(&store->now),
         .n_documents = store->now.n_documents,
         .disk_bytes = store->environment ? memtx__environment_bytes(store->environment) : 0,
         .chunk_rows = store->chunk_rows,

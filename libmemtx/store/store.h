@@ -14,6 +14,7 @@
  *   erase.c        the transactions that take documents, or rows of one, away
  *   verify.c       reads everything
  *   copy.c         compaction
+ *   progress.c     how far verification and compaction are
  *   pages.c        LMDB's own pages, checked before LMDB reads them
  *   view.c         where rows stand, for searching
  *   records.c      bytes of the records
@@ -25,6 +26,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 
 #include "memtx/store.h"
@@ -40,6 +42,12 @@ struct memtx__tail {
     size_t slot_bytes;
     size_t n_pairs;
     uint32_t chunk_rows;
+};
+
+/* A pair that is kept. */
+struct memtx__pair {
+    uint32_t layer;
+    uint32_t kv_head;
 };
 
 struct memtx__environment; /* LMDB; NULL on the heap */
@@ -60,10 +68,11 @@ struct memtx_store {
     struct memtx_store_options options;
     uint32_t version; /* of the format it has on disk */
     uint32_t chunk_rows;
-    uint32_t row_bytes;                   /* of one head's key or value */
-    size_t n_pairs;                       /* (layer, kv head) pairs kept */
-    int32_t first_pair[MEMTX_MAX_LAYERS]; /* of a layer, -1: not kept */
-    pid_t process;                        /* that opened it: a forked child must not go on with it */
+    uint32_t row_bytes;        /* of one head's key or value */
+    struct memtx__pair *pairs; /* [n_pairs] kept, by layer and kv head; a pair's place here is its number */
+    size_t n_pairs;
+    size_t first_pair[MEMTX_MAX_LAYERS]; /* of a layer; where none of it is kept, of the next */
+    pid_t process;                       /* that opened it: a forked child must not go on with it */
 
     struct memtx__catalogue now; /* the writer's newest; in a store that is read-only, as of the opening */
     struct memtx__tail tail;
@@ -90,6 +99,9 @@ int memtx__store_check_process(const memtx_store *store);
 /* The same, and that the store may be written. */
 int memtx__store_check_writable(const memtx_store *store);
 
+/* The number of a pair; -1: it is not kept. O(pairs of the layer). */
+ptrdiff_t memtx__store_pair(const memtx_store *store, uint32_t layer, uint32_t kv_head);
+
 /* The writer's marks after everything that waited has been written. */
 void memtx__store_all_written(memtx_store *store);
 
@@ -97,7 +109,8 @@ void memtx__store_all_written(memtx_store *store);
 
 int memtx__spec_check(const struct memtx_store_spec *spec);
 /* What an existing store was made for against what is asked of it: names the first difference, MEMTX_E_MISMATCH. */
-int memtx__spec_compare(const char *path, const struct memtx_store_spec *has, const struct memtx_store_spec *wanted);
+int memtx__spec_compare(const char *path, const struct memtx_store_spec *has, const struct memtx_store_spec *wanted,
+                        bool allow_stale);
 
 /* ---- documents.c ------------------------------------------------------------------------------ */
 
@@ -111,8 +124,9 @@ int memtx__store_reopen_document(size_t *out, memtx_store *store, const char *na
 
 /* ---- append.c --------------------------------------------------------------------------------- */
 
-/* Stages n rows of one layer: keys[n][G][D], values[n][G][D]. Rows follow those staged before. MEMTX_E_INVALID for a
- * layer that is not kept or a value that is not finite after rounding. */
+/* Stages n rows of one layer: keys[n][G][D], values[n][G][D], of which the pairs kept are taken. Rows follow those
+ * staged before. MEMTX_E_INVALID for a layer of which nothing is kept, or a number taken that is not finite after
+ * rounding. */
 int memtx__store_append(memtx_store *store, uint32_t layer, size_t n_rows, const float *keys, const float *values);
 
 /* Makes the staged rows visible, as rows of a document: every kept layer must have staged n_rows, or
@@ -144,11 +158,14 @@ void memtx__tail_release(struct memtx__tail *tail);
  * directory; files that are links, or no store's), MEMTX_E_INVALID (others may write into it), MEMTX_E_IO,
  * MEMTX_E_NO_SPACE. */
 int memtx__directory_open(struct memtx__directory **out, const char *path, bool make, bool write);
+/* What stands under a file's name in the directory `path` of this owner: nothing but a plain file with one name will do,
+ * which belongs to us, to the directory's owner or to root. MEMTX_E_FORMAT, MEMTX_E_INVALID. */
+int memtx__directory_check_facts(const char *path, const char *name, const struct stat *facts, uid_t owner);
 /* After a failure: takes away again what memtx__directory_open has made. NULL is fine. */
 void memtx__directory_discard(struct memtx__directory *directory);
 void memtx__directory_close(struct memtx__directory *directory);               /* NULL is fine */
 const char *memtx__directory_pinned(const struct memtx__directory *directory); /* a path to it that nobody can change */
-bool memtx__directory_has_database(const struct memtx__directory *directory);
+bool memtx__directory_has_database(const struct memtx__directory *directory);  /* one that is not empty */
 
 /* ---- environment.c ---------------------------------------------------------------------------- */
 
@@ -177,11 +194,19 @@ uint64_t memtx__snapshot_id(const struct memtx__snapshot *snapshot); /* grows wi
 /* The chunk's bytes, borrowed until the pages are freed, which only the writer does. */
 int memtx__snapshot_chunk(const unsigned char **bytes, size_t *n_bytes, struct memtx__snapshot *snapshot,
                           enum memtx__chunk_kind kind, uint64_t chunk, uint32_t layer, uint32_t kv_head);
+/* Token ids of a chunk, u32[n_rows] little-endian at no particular address, checked; borrowed as the chunk's bytes are. */
+int memtx__snapshot_tokens(const unsigned char **tokens, struct memtx__snapshot *snapshot, uint64_t chunk,
+                           uint32_t n_rows);
 /* load.c: the catalogue as the snapshot has it, in place of what *out held. */
 int memtx__snapshot_catalogue(struct memtx__catalogue *out, struct memtx__snapshot *snapshot, uint32_t version);
+/* load.c: the running state of a document of the snapshot's catalogue, owned by the caller. */
+int memtx__snapshot_state(unsigned char **bytes, struct memtx__snapshot *snapshot,
+                          const struct memtx_document *document);
 
-/* make.c: the database of a new store, complete and on disk, in a directory that has none. The lock is held. */
-int memtx__environment_make(const char *path, const struct memtx_store_spec *spec, uint32_t chunk_rows);
+/* make.c: the database of a new store, complete and on disk, in a directory that has none; `shown` is its name in
+ * messages. The lock is held. */
+int memtx__environment_make(const char *path, const char *shown, const struct memtx_store_spec *spec,
+                            uint32_t chunk_rows);
 
 /* ---- load.c, write.c, erase.c ----------------------------------------------------------------- */
 
@@ -190,7 +215,7 @@ int memtx__environment_load_spec(struct memtx_store_spec *spec, uint32_t *versio
                                  float **rope_factors, struct memtx__environment *environment);
 /* Catalogue and, for writing, the rows of the last chunk, if it is not full, into the store. */
 int memtx__environment_load(memtx_store *store);
-/* A running state, owned by the caller. */
+/* The newest running state, owned by the caller. */
 int memtx__environment_load_state(unsigned char **bytes, struct memtx__environment *environment,
                                   const struct memtx_document *document);
 

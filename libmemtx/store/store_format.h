@@ -23,7 +23,7 @@
  * A row that lies in no extent is dead: its document was removed, or a reading was resumed before it. Chunk c holds the
  * rows c * chunk_rows .. ; a chunk none of whose rows is visible is absent.
  *
- *   spec record, 256 + 64 + 512 bytes
+ *   spec record, 256 + 64 + 512 bytes, then 8 for each layer
  *     0   8  "memtx\0st"           magic
  *     8   4  format version, 2
  *    12   4  CRC-32C of the record with these four bytes zero
@@ -33,10 +33,12 @@
  *    48   4  rope_dims             52  4  row type: 0 f16, 1 bf16, 2 f32
  *    56   8  rope_base (f64)       64  4  scale (f32)
  *    68   4  chunk_rows
- *    72  64  layers kept, bit l % 8 of byte l / 8
- *   136 120  zero
+ *    72   4  CRC-32C of what "rope" holds, 0 where it is absent
+ *    76 180  zero
  *   256  64  name of the pre-tokenizer, zero-padded
  *   320 512  settings, zero-padded text
+ *   832   8 each layer: the kv heads kept, bit g for kv head g. A bit at or past n_kv_heads is damage; one bit at least
+ *            is set
  *
  *   state record, 48 bytes
  *     0   8  n_rows: ids given out      8   8  first visible row
@@ -76,17 +78,20 @@
  * 64-byte aligned, and a full chunk's 65,520 bytes fill 16 pages exactly.
  *
  * History
- *   1  the first. No tables "running" and "runs"; in the state record bytes 32 to 39, in document records 28 to 59, in
- *      extent records 24 to 27 are zero, and a document's hash is that of its text. Read as it is; the first process
- *      that opens it for writing makes it version 2, in one transaction.
- *   2  running states; records carry the number they stand under, the state record its transaction.
+ *   1  the first. No tables "running" and "runs"; the spec record ends with the settings, and its bytes 72 to 135
+ *      are the layers kept with all their kv heads, bit l % 8 of byte l / 8; in the state record bytes 32 to 39, in
+ *      document records 28 to 59, in extent records 24 to 27 are zero, and a document's hash is that of its text. Read
+ *      as it is, up to 64 kv heads; the first process that opens it for writing makes it version 2, in one transaction.
+ *   2  running states; pairs kept in place of layers; records carry the number they stand under, the state record its
+ *      transaction, the spec record the checksum of the RoPE factors.
  */
 #ifndef MEMTX_STORE_FORMAT_H
 #define MEMTX_STORE_FORMAT_H
 
 enum {
     MEMTX__FORMAT_VERSION = 2,
-    MEMTX__SPEC_BYTES = 832,
+    MEMTX__SPEC_BYTES = 832,       /* and 8 for each layer */
+    MEMTX__MOST_SPEC_BYTES = 4928, /* of MEMTX_MAX_LAYERS */
     MEMTX__STATE_BYTES = 48,
     MEMTX__DOCUMENT_BYTES = 320,
     MEMTX__EXTENT_BYTES = 32,

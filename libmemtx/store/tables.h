@@ -40,9 +40,12 @@ struct memtx__snapshot {
 /* 0, or the status and error text of an LMDB code (which is also where errno comes from): "PATH: cannot WHAT: ..". */
 int memtx__lmdb_status(int code, const char *path, const char *what);
 
-/* Commits. LMDB says EIO of a write that came back short, which is how a disk answers that has just become full: ENOSPC
- * instead, where next to nothing is free. */
-int memtx__lmdb_commit(MDB_txn *txn, const struct memtx__environment *environment);
+/* A transaction that writes, after all of LMDB's pages have been checked; *out is NULL on failure. */
+int memtx__lmdb_begin(MDB_txn **out, struct memtx__environment *environment);
+
+/* Its end: committed, or dropped where `code` is an LMDB code that stands for a failure. The status, with the text
+ * "PATH: cannot WHAT: ..". */
+int memtx__lmdb_end(MDB_txn *txn, const struct memtx__environment *environment, int code, const char *what);
 
 /* A chunk's bytes, borrowed from the transaction. MEMTX_E_CORRUPT when it is not there. */
 int memtx__lmdb_chunk(const unsigned char **bytes, size_t *n_bytes, const struct memtx__environment *environment,

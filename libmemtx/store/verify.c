@@ -1,38 +1,26 @@
 /* Reads all of a store (memtx/store.h): LMDB's pages first, which everything else stands on; then documents and extents
  * against each other; then every chunk, and that no table holds what nobody can have written. */
 #include "base/alloc.h"
-#include "base/crc32c.h"
 #include "base/status.h"
+#include "store/progress.h"
 #include "store/tables.h"
 
 struct verification {
     memtx_store *store;
     struct memtx__snapshot *snapshot;
     struct memtx__catalogue catalogue;
-    memtx_store_progress *progress;
-    void *context;
-    uint64_t n_done, n_all; /* chunks of one pair and kind, and token chunks */
+    const struct memtx_store_upkeep_options *options;
+    struct memtx__progress progress;
 };
 
-static int step(struct verification *v)
-{
-    v->n_done++;
-    return v->progress && v->progress(v->context, v->n_done, v->n_all)
-               ? memtx__fail(MEMTX_E_INTERRUPTED, "interrupted after %llu of %llu chunks",
-                             (unsigned long long)v->n_done, (unsigned long long)v->n_all)
-               : MEMTX_OK;
-}
-
-/* Rows that a chunk must hold: up to the last that was given out. */
 static uint32_t n_rows_of(const struct verification *v, uint64_t chunk)
 {
-    const uint64_t n_left = v->catalogue.state.n_rows - chunk * v->store->chunk_rows;
-    return n_left < v->store->chunk_rows ? (uint32_t)n_left : v->store->chunk_rows;
+    return memtx__catalogue_chunk_rows(&v->catalogue, chunk, v->store->chunk_rows);
 }
 
 /* ---- documents -------------------------------------------------------------------------------- */
 
-static int check_document(const struct verification *v, const struct memtx_document *document)
+static int check_document(struct verification *v, const struct memtx_document *document)
 {
     uint64_t n_rows = 0;
     for (size_t i = 0; i < v->catalogue.n_extents; i++) {
@@ -49,12 +37,12 @@ static int check_document(const struct verification *v, const struct memtx_docum
         return MEMTX_OK;
     }
     unsigned char *bytes;
-    int status = memtx__environment_load_state(&bytes, v->store->environment, document);
+    int status = memtx__snapshot_state(&bytes, v->snapshot, document);
     memtx__free(bytes);
-    return status;
+    return status ? status : memtx__progress_add(&v->progress, document->state_bytes);
 }
 
-static int check_documents(const struct verification *v)
+static int check_documents(struct verification *v)
 {
     int status = MEMTX_OK;
     for (size_t i = 0; i < v->catalogue.n_documents && !status; i++) {
@@ -67,31 +55,24 @@ static int check_documents(const struct verification *v)
 
 static int check_tokens(struct verification *v, uint64_t chunk)
 {
-    const size_t n_rows = n_rows_of(v, chunk);
-    unsigned char name[8];
-    MDB_val key = memtx__number_key(name, chunk), value;
-    int code = mdb_get(v->snapshot->txn, v->store->environment->databases[MEMTX__DB_TOKENS], &key, &value);
-    if (code || value.mv_size != 4 * n_rows + 4 ||
-        memtx__crc32c(0, value.mv_data, 4 * n_rows) !=
-            memtx__get_u32((const unsigned char *)value.mv_data + 4 * n_rows)) {
-        return memtx__fail(MEMTX_E_CORRUPT, "the token ids of chunk %llu are %s", (unsigned long long)chunk,
-                           code == MDB_NOTFOUND ? "missing" : "damaged");
-    }
-    return step(v);
+    const uint32_t n_rows = n_rows_of(v, chunk);
+    const unsigned char *tokens;
+    int status = memtx__snapshot_tokens(&tokens, v->snapshot, chunk, n_rows);
+    return status ? status : memtx__progress_add(&v->progress, 4 * (uint64_t)n_rows + 4);
 }
 
-static int check_chunk(struct verification *v, enum memtx__chunk_kind kind, uint32_t layer, uint32_t kv_head,
+static int check_chunk(struct verification *v, enum memtx__chunk_kind kind, const struct memtx__pair *pair,
                        uint64_t chunk)
 {
     const struct memtx__chunk_facts facts = {
-        kind, chunk * v->store->chunk_rows, n_rows_of(v, chunk), v->store->row_bytes, layer, kv_head};
+        kind, chunk * v->store->chunk_rows, n_rows_of(v, chunk), v->store->row_bytes, pair->layer, pair->kv_head};
     const unsigned char *bytes = NULL, *rows = NULL;
     size_t n_bytes = 0;
-    int status = memtx__snapshot_chunk(&bytes, &n_bytes, v->snapshot, kind, chunk, layer, kv_head);
+    int status = memtx__snapshot_chunk(&bytes, &n_bytes, v->snapshot, kind, chunk, pair->layer, pair->kv_head);
     if (!status) {
         status = memtx__chunk_decode(&rows, bytes, n_bytes, &facts, true);
     }
-    return status ? status : step(v);
+    return status ? status : memtx__progress_add(&v->progress, n_bytes);
 }
 
 static int check_chunks(struct verification *v)
@@ -103,11 +84,9 @@ static int check_chunks(struct verification *v)
             continue;
         }
         status = check_tokens(v, chunk);
-        for (uint32_t layer = 0; layer < store->spec.n_layers && !status; layer++) {
-            for (uint32_t head = 0; head < store->spec.n_kv_heads && store->first_pair[layer] >= 0 && !status; head++) {
-                status = check_chunk(v, MEMTX__KEYS, layer, head, chunk);
-                status = status ? status : check_chunk(v, MEMTX__VALUES, layer, head, chunk);
-            }
+        for (size_t pair = 0; pair < store->n_pairs && !status; pair++) {
+            status = check_chunk(v, MEMTX__KEYS, &store->pairs[pair], chunk);
+            status = status ? status : check_chunk(v, MEMTX__VALUES, &store->pairs[pair], chunk);
         }
     }
     return status;
@@ -130,8 +109,9 @@ static bool is_known(const struct verification *v, enum memtx__database database
     if (database == MEMTX__DB_TOKENS) {
         return key->mv_size == 8;
     }
-    return key->mv_size == MEMTX__CHUNK_KEY_BYTES && memtx__get_be(bytes + 8, 2) < store->spec.n_layers &&
-           store->first_pair[memtx__get_be(bytes + 8, 2)] >= 0 && memtx__get_be(bytes + 10, 2) < store->spec.n_kv_heads;
+    return key->mv_size == MEMTX__CHUNK_KEY_BYTES &&
+           memtx_store_keeps(&store->spec, (uint32_t)memtx__get_be(bytes + 8, 2),
+                             (uint32_t)memtx__get_be(bytes + 10, 2));
 }
 
 static int check_keys(struct verification *v)
@@ -172,9 +152,7 @@ static int verify(struct verification *v)
     if (status) {
         return status;
     }
-    for (uint64_t chunk = 0; chunk * store->chunk_rows < v->catalogue.state.n_rows; chunk++) {
-        v->n_all += memtx__catalogue_sees(&v->catalogue, chunk, v->store->chunk_rows) ? 1 + 2 * store->n_pairs : 0;
-    }
+    memtx__progress_begin(&v->progress, v->options, store, &v->catalogue);
     status = check_documents(v);
     if (!status) {
         status = check_keys(v);
@@ -182,9 +160,9 @@ static int verify(struct verification *v)
     return status ? status : check_chunks(v);
 }
 
-int memtx_store_verify(memtx_store *store, memtx_store_progress *progress, void *context)
+int memtx_store_verify(memtx_store *store, const struct memtx_store_upkeep_options *options)
 {
-    struct verification v = {.store = store, .progress = progress, .context = context};
+    struct verification v = {.store = store, .options = options};
     if (!store->environment) {
         return memtx__fail(MEMTX_E_INVALID, "a store on the heap has nothing to verify");
     }

@@ -2,6 +2,7 @@
 #include "store/view.h"
 
 #include "base/alloc.h"
+#include "base/status.h"
 
 int memtx__view_open(struct memtx__view *out, memtx_store *store, bool is_reader)
 {
@@ -82,10 +83,14 @@ int memtx__view_chunk(const unsigned char **rows, struct memtx__view *view, enum
                       uint32_t kv_head, uint64_t chunk)
 {
     const memtx_store *store = view->store;
-    const size_t pair = (size_t)store->first_pair[layer] + kv_head;
+    const ptrdiff_t found = memtx__store_pair(store, layer, kv_head);
+    const size_t pair = (size_t)found;
     struct memtx__chunk_facts facts = {kind,   chunk * store->chunk_rows, store->chunk_rows, store->row_bytes, layer,
                                        kv_head};
     *rows = NULL;
+    if (found < 0) {
+        return memtx__fail(MEMTX_E_INVALID, "layer %u, kv head %u is not kept by this store", layer, kv_head);
+    }
     if (chunk >= n_full_chunks(view) || !view->snapshot) {
         if (!view->is_reader || !view->snapshot) {
             *rows = memtx__tail_rows(&store->tail, kind, pair, chunk);
@@ -102,4 +107,15 @@ int memtx__view_chunk(const unsigned char **rows, struct memtx__view *view, enum
     }
     *rows = *known;
     return status;
+}
+
+int memtx__view_tokens(const unsigned char **tokens, struct memtx__view *view, uint64_t chunk)
+{
+    const memtx_store *store = view->store;
+    if (!view->snapshot || (!view->is_reader && chunk >= n_full_chunks(view))) {
+        *tokens = memtx__tail_tokens(&store->tail, chunk);
+        return MEMTX_OK;
+    }
+    return memtx__snapshot_tokens(tokens, view->snapshot, chunk,
+                                  memtx__catalogue_chunk_rows(view->catalogue, chunk, store->chunk_rows));
 }

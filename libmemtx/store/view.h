@@ -33,8 +33,13 @@ int memtx__view_begin(struct memtx__view *view);
 void memtx__view_end(struct memtx__view *view);
 
 /* The first row of a chunk that holds visible rows, borrowed until the view ends. A chunk that this process did not
- * write is checked against its checksum when it is first looked up: MEMTX_E_CORRUPT. */
+ * write is checked against its checksum when it is first looked up: MEMTX_E_CORRUPT. MEMTX_E_INVALID (the pair is not
+ * kept). */
 int memtx__view_chunk(const unsigned char **rows, struct memtx__view *view, enum memtx__chunk_kind kind, uint32_t layer,
                       uint32_t kv_head, uint64_t chunk);
+
+/* The token ids of a chunk that holds visible rows, u32 each, little-endian; borrowed until the view ends.
+ * MEMTX_E_CORRUPT. */
+int memtx__view_tokens(const unsigned char **tokens, struct memtx__view *view, uint64_t chunk);
 
 #endif

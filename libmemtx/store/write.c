@@ -5,13 +5,13 @@
 #include "base/status.h"
 #include "store/tables.h"
 
-static int put_chunk(memtx_store *store, MDB_txn *txn, const struct memtx__chunk_facts *facts, uint64_t chunk)
+static int put_chunk(memtx_store *store, MDB_txn *txn, const struct memtx__chunk_facts *facts, size_t pair,
+                     uint64_t chunk)
 {
     const struct memtx__environment *environment = store->environment;
     unsigned char name[MEMTX__CHUNK_KEY_BYTES];
     MDB_val key = memtx__chunk_key(name, chunk, facts->layer, facts->kv_head);
     MDB_val value = {memtx__chunk_bytes(facts->n_rows, facts->row_bytes), NULL};
-    size_t pair = (size_t)store->first_pair[facts->layer] + facts->kv_head;
     const unsigned char *rows = memtx__tail_rows(&store->tail, facts->kind, pair, chunk);
     size_t used_bytes = (size_t)facts->n_rows * facts->row_bytes;
     int code = mdb_put(txn, environment->databases[facts->kind == MEMTX__KEYS ? MEMTX__DB_KEYS : MEMTX__DB_VALUES],
@@ -47,13 +47,13 @@ static int put_chunks(memtx_store *store, MDB_txn *txn)
          chunk * store->chunk_rows < store->now.state.n_rows && !code; chunk++) {
         uint64_t first = chunk * store->chunk_rows, n_left = store->now.state.n_rows - first;
         uint32_t n_rows = n_left < store->chunk_rows ? (uint32_t)n_left : store->chunk_rows;
-        for (uint32_t layer = 0; layer < store->spec.n_layers && !code; layer++) {
-            for (uint32_t head = 0; head < store->spec.n_kv_heads && store->first_pair[layer] >= 0 && !code; head++) {
-                for (int kind = MEMTX__KEYS; kind <= MEMTX__VALUES && !code; kind++) {
-                    struct memtx__chunk_facts facts = {
-                        (enum memtx__chunk_kind)kind, first, n_rows, store->row_bytes, layer, head};
-                    code = put_chunk(store, txn, &facts, chunk);
-                }
+        for (size_t pair = 0; pair < store->n_pairs && !code; pair++) {
+            struct memtx__chunk_facts facts = {
+                MEMTX__KEYS, first, n_rows, store->row_bytes, store->pairs[pair].layer, store->pairs[pair].kv_head};
+            code = put_chunk(store, txn, &facts, pair, chunk);
+            if (!code) {
+                facts.kind = MEMTX__VALUES;
+                code = put_chunk(store, txn, &facts, pair, chunk);
             }
         }
         if (!code) {
@@ -138,35 +138,24 @@ static int delete_chunks(memtx_store *store, MDB_txn *txn)
 
 int memtx__environment_write(memtx_store *store)
 {
-    struct memtx__environment *environment = store->environment;
     MDB_txn *txn;
-    int n_dead;
-    int status = memtx__environment_check_pages(environment);
+    int status = memtx__lmdb_begin(&txn, store->environment);
     if (status) {
         return status;
     }
-    (void)mdb_reader_check(environment->env, &n_dead); /* a reader that was killed would hold its pages for ever */
-    int code = mdb_txn_begin(environment->env, NULL, 0, &txn);
-    if (code) {
-        return memtx__lmdb_status(code, environment->path, "begin a transaction");
-    }
     store->now.state.n_commits++;
-    code = put_chunks(store, txn);
+    int code = put_chunks(store, txn);
     if (!code) {
         code = put_records(store, txn);
     }
     if (!code) {
         code = delete_chunks(store, txn);
     }
-    if (code) {
-        mdb_txn_abort(txn);
-    } else {
-        code = memtx__lmdb_commit(txn, environment);
-    }
-    if (code) {
+    status = memtx__lmdb_end(txn, store->environment, code, "write");
+    if (status) {
         store->now.state.n_commits--;
     }
-    return memtx__lmdb_status(code, environment->path, "write");
+    return status;
 }
 
 int memtx__environment_upgrade(memtx_store *store)
@@ -174,13 +163,9 @@ int memtx__environment_upgrade(memtx_store *store)
     struct memtx__environment *environment = store->environment;
     const struct memtx__catalogue *now = &store->now;
     MDB_txn *txn;
-    int status = memtx__environment_check_pages(environment);
+    int status = memtx__lmdb_begin(&txn, environment), code = MDB_SUCCESS;
     if (status) {
         return status;
-    }
-    int code = mdb_txn_begin(environment->env, NULL, 0, &txn);
-    if (code) {
-        return memtx__lmdb_status(code, environment->path, "begin a transaction");
     }
     for (int i = MEMTX__N_DATABASES_V1; i < MEMTX__N_DATABASES && !code; i++) {
         code = mdb_dbi_open(txn, memtx__database_names[i], MDB_CREATE, &environment->databases[i]);
@@ -197,11 +182,7 @@ int memtx__environment_upgrade(memtx_store *store)
     if (!code) {
         code = memtx__lmdb_put_state(environment, txn, &store->now.state);
     }
-    if (code) {
-        mdb_txn_abort(txn);
-    } else {
-        code = memtx__lmdb_commit(txn, environment);
-    }
-    store->version = code ? store->version : MEMTX__FORMAT_VERSION;
-    return memtx__lmdb_status(code, environment->path, "bring the store to the newest format");
+    status = memtx__lmdb_end(txn, environment, code, "bring the store to the newest format");
+    store->version = status ? store->version : MEMTX__FORMAT_VERSION;
+    return status;
 }

@@ -25,7 +25,7 @@ static void append(memtx_memory *memory, unsigned document, uint64_t first, size
     check(memtx_memory_begin_segment(memory));
     for (unsigned layer = 0; layer < SAMPLE_LAYERS; layer += 2) {
         for (size_t t = 0; t < n; t++) {
-            positions[t] = document ? sample_second_position(first + t) : first + t;
+            positions[t] = document == 1 ? sample_second_position(first + t) : first + t;
             tokens[t] = sample_token(document, positions[t]);
             for (unsigned head = 0; head < SAMPLE_KV_HEADS; head++) {
                 for (unsigned i = 0; i < SAMPLE_HEAD_SIZE; i++) {
@@ -37,6 +37,36 @@ static void append(memtx_memory *memory, unsigned document, uint64_t first, size
         check(memtx_memory_append(memory, layer, n, rows[0][0][0], rows[1][0][0], tokens, positions));
     }
     check(memtx_memory_commit(memory));
+}
+
+/* The documents that every version has. */
+static void write_ended(memtx_memory *memory)
+{
+    check(memtx_memory_begin_document(memory, "first"));
+    for (uint64_t row = 0; row < SAMPLE_FIRST_ROWS; row += SAMPLE_SEGMENT) {
+        append(memory, 0, row, SAMPLE_SEGMENT);
+    }
+    check(memtx_memory_end_document(memory, sample_hash));
+    check(memtx_memory_begin_document(memory, "second"));
+    append(memory, 1, 0, SAMPLE_SECOND_ROWS);
+    check(memtx_memory_end_document(memory, NULL));
+}
+
+static void write_suspended(memtx_memory *memory)
+{
+    static unsigned char state[SAMPLE_STATE_BYTES];
+    for (size_t i = 0; i < SAMPLE_STATE_BYTES; i++) {
+        state[i] = sample_state(i);
+    }
+    check(memtx_memory_begin_document(memory, "removed"));
+    check(memtx_memory_set_state(memory, state, sizeof state, SAMPLE_REMOVED_ROWS, sample_hash));
+    append(memory, 2, 0, SAMPLE_REMOVED_ROWS);
+    memtx_memory_abandon_document(memory);
+    check(memtx_memory_begin_document(memory, "suspended"));
+    check(memtx_memory_set_state(memory, state, sizeof state, SAMPLE_STATE_ROWS, sample_hash));
+    append(memory, 3, 0, SAMPLE_STATE_ROWS);
+    append(memory, 3, SAMPLE_STATE_ROWS, SAMPLE_SUSPENDED_ROWS - SAMPLE_STATE_ROWS);
+    memtx_memory_abandon_document(memory);
 }
 
 int main(int argc, char **argv)
@@ -52,15 +82,10 @@ int main(int argc, char **argv)
     options.most_tokens = SAMPLE_SEGMENT;
     check(memtx_store_open(&store, argv[1], &spec, NULL));
     check(memtx_memory_open(&memory, store, &options));
-    check(memtx_memory_begin_document(memory, "first"));
-    for (uint64_t row = 0; row < SAMPLE_FIRST_ROWS; row += SAMPLE_SEGMENT) {
-        append(memory, 0, row, SAMPLE_SEGMENT);
-    }
-    check(memtx_memory_end_document(memory, sample_hash));
-    check(memtx_memory_begin_document(memory, "second"));
-    append(memory, 1, 0, SAMPLE_SECOND_ROWS);
-    check(memtx_memory_end_document(memory, NULL));
-    memtx_memory_close(memory);
+    write_ended(memory);
+    write_suspended(memory);
+    memtx_memory_close(memory); /* a document is removed while nobody appends */
+    check(memtx_store_remove_document(store, "removed"));
     check(memtx_store_close(store));
     return 0;
 }

@@ -1,5 +1,8 @@
 /* What stands in the stores under tests/compat/, one for each version of the format: the same in all of them, so that
- * the test knows every number. Two documents, f16, layers 0 and 2 of 3; everything is a multiple of 1/8 that f16 holds. */
+ * the test knows every number. Two documents, f16, layers 0 and 2 of 3; everything is a multiple of 1/8 that f16 holds.
+ * From version 2 on there was also a third document, which was removed, and a fourth that is suspended: its running state
+ * was written with its first segment, and a second one came after it.
+ */
 #ifndef SAMPLE_H
 #define SAMPLE_H
 
@@ -14,6 +17,7 @@ enum { SAMPLE_LAYERS = 3, SAMPLE_HEADS = 4, SAMPLE_KV_HEADS = 2, SAMPLE_HEAD_SIZ
 
 /* Rows of the two documents; the second one ends with its first two tokens, as a reading with two sinks does. */
 enum { SAMPLE_FIRST_ROWS = 2100, SAMPLE_SECOND_ROWS = 70, SAMPLE_SEGMENT = 700, SAMPLE_SINKS = 2 };
+enum { SAMPLE_REMOVED_ROWS = 40, SAMPLE_SUSPENDED_ROWS = 100, SAMPLE_STATE_ROWS = 50, SAMPLE_STATE_BYTES = 70000 };
 
 static const float sample_rope_factors[SAMPLE_ROPE_DIMS / 2] = {1.0F, 1.5F, 2.0F, 8.0F};
 static const uint8_t sample_hash[MEMTX_HASH_BYTES] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16};
@@ -32,7 +36,8 @@ static inline struct memtx_store_spec sample_spec(void)
     for (size_t i = 0; i < MEMTX_FINGERPRINT_BYTES; i++) {
         spec.fingerprint[i] = (uint8_t)(0xA0 + i);
     }
-    spec.layers_kept[0] = spec.layers_kept[2] = true;
+    memtx_store_keep_layer(&spec, 0);
+    memtx_store_keep_layer(&spec, 2);
     strcpy(spec.tokenizer, "smollm");
     strcpy(spec.settings, "window=512 segment=512 sinks=4");
     return spec;
@@ -49,6 +54,12 @@ static inline float sample_number(unsigned document, uint64_t position, unsigned
 static inline uint32_t sample_token(unsigned document, uint64_t position)
 {
     return (uint32_t)(position * 13 + document * 1000) % 49152;
+}
+
+/* Byte i of the running state. */
+static inline unsigned char sample_state(size_t i)
+{
+    return (unsigned char)(i * 7 + i / 256);
 }
 
 /* The position of row `row` of the second document, whose sinks come last. */

@@ -90,7 +90,7 @@ static int check_row(const memtx_store *store, struct memtx__view *view, uint64_
         const enum memtx__chunk_kind kind = i % 2 ? MEMTX__VALUES : MEMTX__KEYS;
         const uint32_t head = i / 2 % CRASH_KV_HEADS, layer = i / 2 / CRASH_KV_HEADS;
         const unsigned char *rows;
-        if (!store->spec.layers_kept[layer]) {
+        if (!memtx_store_keeps(&store->spec, layer, head)) {
             continue;
         }
         int status = memtx__view_chunk(&rows, view, kind, layer, head, id / store->chunk_rows);

@@ -26,7 +26,8 @@ struct memtx_store_spec crash_spec(void)
     for (size_t i = 0; i < CRASH_HEAD_SIZE / 2; i++) {
         factors[i] = 1.0F + (float)(i % 8);
     }
-    spec.layers_kept[0] = spec.layers_kept[2] = true;
+    memtx_store_keep_layer(&spec, 0);
+    memtx_store_keep_layer(&spec, 2);
     return spec;
 }
 

@@ -47,7 +47,7 @@ static void open_setting(struct setting *out, const memtx_model *model, const ch
         memtx_model_store_spec(&spec, model);
         spec.row_type = MEMTX_ROWS_F16;
         for (size_t i = 0; i < n_layers; i++) {
-            spec.layers_kept[(size_t)layers[i]] = true;
+            memtx_store_keep_layer(&spec, (uint32_t)layers[i]);
         }
         free(layers);
         memory.k = (uint32_t)count_of(run, "k");

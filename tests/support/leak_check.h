@@ -27,4 +27,19 @@ static inline bool memory_is_lost(void)
 #endif
 }
 
+/* Blocks allocated between ignore_leaks(true) and ignore_leaks(false) are not looked for: for foreign code that is known
+ * to lose some. */
+static inline void ignore_leaks(bool ignore)
+{
+#ifdef MEMTX_HAS_LEAK_CHECK
+    if (ignore) {
+        __lsan_disable();
+    } else {
+        __lsan_enable();
+    }
+#else
+    (void)ignore;
+#endif
+}
+
 #endif

@@ -227,7 +227,9 @@ static void run_case(float *out, const memtx_model *model, const struct case_row
     memtx_model_store_spec(&spec, model);
     spec.row_type = row->type;
     for (uint32_t layer = 0; layer < spec.n_layers; layer++) {
-        spec.layers_kept[layer] = row->layers >> layer & 1;
+        if (row->layers >> layer & 1) {
+            memtx_store_keep_layer(&spec, layer);
+        }
     }
     store_options.capacity_rows = row->capacity;
     options.k = row->k;

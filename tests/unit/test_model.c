@@ -110,6 +110,16 @@ Test(loading, a_missing_key_is_named)
     }
 }
 
+Test(loading, more_kv_heads_than_can_be)
+{
+    struct tiny_options options = tiny_options_default();
+    options.n_heads = options.n_kv_heads = 65;
+    options.missing = "llama.attention.head_count_kv";
+    refused(&options, MEMTX_E_UNSUPPORTED, "65 kv heads, up to 64 can be");
+    options.n_heads = options.n_kv_heads = 64;
+    memtx_model_close(tiny_model_load(&options));
+}
+
 Test(loading, a_misshapen_tensor_is_named)
 {
     static const char *const names[] = {"blk.0.attn_q.weight", "blk.1.ffn_up.weight", "blk.2.ffn_norm.weight"};

@@ -113,7 +113,7 @@ static struct memtx_store_spec spec_default(void)
                                     .head_size = D,
                                     .scale = 0.125F,
                                     .row_type = MEMTX_ROWS_F32};
-    spec.layers_kept[0] = true;
+    memtx_store_keep_layer(&spec, 0);
     return spec;
 }
 

@@ -242,7 +242,9 @@ void tiny_memory_open(struct tiny_memory *out, const memtx_model *model, uint32_
     memtx_model_store_spec(&spec, model);
     spec.row_type = type;
     for (uint32_t layer = 0; layer < spec.n_layers; layer++) {
-        spec.layers_kept[layer] = layers >> layer & 1;
+        if (layers >> layer & 1) {
+            memtx_store_keep_layer(&spec, layer);
+        }
     }
     done(memtx_store_open(&out->store, NULL, &spec, NULL));
     done(memtx_memory_open(&out->memory, out->store, options));

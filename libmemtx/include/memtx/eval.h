@@ -12,6 +12,7 @@
 #include <stdio.h>
 
 #include "memtx/model.h"
+#include "memtx/reading.h"
 #include "memtx/status.h"
 
 #ifdef __cplusplus
@@ -19,8 +20,6 @@ extern "C" {
 #endif
 
 enum { MEMTX_EVAL_MOST_MODES = 7 };
-
-#define MEMTX_DELTA_DEFAULT UINT32_MAX
 
 /* A mode of DESIGN 3's table; with `random`, memory mode with random retrieval. */
 struct memtx_eval_mode {
@@ -41,31 +40,14 @@ struct memtx_eval_progress {
 struct memtx_eval_options {
     struct memtx_eval_mode modes[MEMTX_EVAL_MOST_MODES]; /* default: xl, sinks, memory */
     size_t n_modes;
-    uint32_t window, segment, sinks;  /* W, T, s: 512, 512, 4 */
-    const char *memory_path;          /* of the store of mode memory; NULL: a temporary one */
-    const char *temporary_path;       /* directory for temporary stores; NULL: $TMPDIR, /var/tmp or /tmp */
-    bool layers[MEMTX_MAX_LAYERS];    /* memory layers; none set: the upper half */
-    uint32_t k;                       /* 32 */
-    enum memtx_blend_mode blend;      /* joint */
-    float bias;                       /* b_h of every head; NaN: -1 for blend bias, -4 for paper */
-    uint32_t delta;                   /* MEMTX_DELTA_DEFAULT: 4 max(W, T), at most the model's context */
-    enum memtx_positions positions;   /* near */
-    float lambda;                     /* 0 */
-    uint64_t capacity_rows;           /* 0: no limit */
-    enum memtx_row_type row_type;     /* f16 */
-    enum memtx_durability durability; /* group */
-    uint64_t n_tokens;                /* of each text, the first so many; 0: all */
-    uint64_t n_skipped;               /* of each text, left out of the score */
-    uint64_t seed;                    /* of random retrieval */
+    struct memtx_reading_options reading;
+    const char *continued; /* a document of the store: the text, of which it is the beginning, is gone on with where it
+                            * stops; modes memory and sinks, one text. NULL: every text is read from its beginning */
+    uint64_t n_skipped;    /* of each text, left out of the score */
+    uint64_t seed;         /* of random retrieval */
     /* Called after every segment, in the calling thread; anything but 0 ends the run cleanly. NULL: none. */
     int (*progress)(void *context, const struct memtx_eval_progress *progress);
     void *progress_context;
-};
-
-struct memtx_eval_text {
-    const char *name;  /* of the document */
-    const char *bytes; /* borrowed for the call of memtx_eval_run */
-    size_t n_bytes;
 };
 
 /* What one mode gave. */
@@ -97,9 +79,6 @@ typedef struct memtx_eval memtx_eval;
 
 MEMTX_API struct memtx_eval_options memtx_eval_options_default(void);
 
-/* Parses "12,16,20", "15-29", "upper", "all" into layers[MEMTX_MAX_LAYERS] for a model of n_layers. MEMTX_E_INVALID. */
-MEMTX_API int memtx_eval_parse_layers(bool *layers, const char *text, uint32_t n_layers);
-
 /* Parses "xl,sinks,memory-random" into options->modes. MEMTX_E_INVALID (unknown, named twice, none). */
 MEMTX_API int memtx_eval_parse_modes(struct memtx_eval_options *options, const char *text);
 
@@ -108,7 +87,7 @@ MEMTX_API int memtx_eval_parse_modes(struct memtx_eval_options *options, const c
  * scored until then; NULL when nothing was. MEMTX_E_INTERRUPTED; MEMTX_E_INVALID (an option; nothing to score);
  * MEMTX_E_CONTEXT (mode full and a text longer than the model's context); and what model, memory and store say. */
 MEMTX_API int memtx_eval_run(memtx_eval **out, const memtx_model *model, const struct memtx_eval_options *options,
-                             const struct memtx_eval_text *texts, size_t n_texts);
+                             const struct memtx_reading_text *texts, size_t n_texts);
 MEMTX_API void memtx_eval_destroy(memtx_eval *eval); /* NULL is fine */
 
 MEMTX_API size_t memtx_eval_n_results(const memtx_eval *eval);

@@ -114,17 +114,19 @@ MEMTX_API void memtx_memory_end_segment(memtx_memory *memory);
 /* Attention over the k best rows of a layer.
  *   V_mem[n_q][n_heads][d]    the blend of their values        LSE_mem[n_q][n_heads]  log-sum-exp of their logits,
  *                             (zero where nothing was found)                          -inf where nothing was found
+ *                             Heads whose kv head the store does not keep find nothing.
  *   hits[n_q][n_heads][k]     or NULL
  *   queries[n_q][n_heads][d]  before RoPE                      positions[n_q]         their places in the document
- * Logits are tau * scale * R(min(distance, delta)) q . k - lambda * age. MEMTX_E_INVALID (a layer that is not kept,
- * more queries than most_tokens, a query that is not finite), MEMTX_E_CORRUPT (a damaged chunk). Uses all threads.
- * Exact search costs n_q * n_heads * rows * d multiplications. */
+ * Logits are tau * scale * R(min(distance, delta)) q . k - lambda * age. MEMTX_E_INVALID (a layer of which nothing is
+ * kept, more queries than most_tokens, a query that is not finite), MEMTX_E_CORRUPT (a damaged chunk). Uses all
+ * threads. Exact search costs n_q * n_heads * rows * d multiplications. */
 MEMTX_API int memtx_memory_attend(float *V_mem, float *LSE_mem, struct memtx_hit *hits, memtx_memory *memory,
                                   uint32_t layer, size_t n_q, const float *queries, const uint64_t *positions);
 
-/* Stages rows of a layer: keys[n_tokens][n_kv_heads][d] before RoPE, values the same. They follow what the layer staged
- * before, and are invisible until the commit. token_ids[n_tokens] and positions[n_tokens] must be equal in all layers
- * of a segment. MEMTX_E_INVALID (no document, a layer that is not kept, a number that the store's type cannot hold). */
+/* Stages rows of a layer: keys[n_tokens][n_kv_heads][d] before RoPE, values the same; of these the store takes the kv
+ * heads that it keeps. They follow what the layer staged before, and are invisible until the commit.
+ * token_ids[n_tokens] and positions[n_tokens] must be equal in all layers of a segment. MEMTX_E_INVALID (no document, a
+ * layer of which nothing is kept, a number to be kept that the store's type cannot hold). */
 MEMTX_API int memtx_memory_append(memtx_memory *memory, uint32_t layer, size_t n_tokens, const float *keys,
                                   const float *values, const uint32_t *token_ids, const uint64_t *positions);
 
@@ -155,9 +157,14 @@ struct memtx_row_facts {
 };
 MEMTX_API int memtx_memory_row(struct memtx_row_facts *out, const memtx_memory *memory, uint64_t row);
 
+/* token_ids[n] of the rows with these ids, which must be visible in the segment that has begun, in any order.
+ * MEMTX_E_NOT_FOUND names the first that is not; MEMTX_E_INVALID (no segment), MEMTX_E_CORRUPT. Each run of ids of one
+ * chunk costs a look-up and a checksum of 4 bytes a row. */
+MEMTX_API int memtx_memory_tokens(uint32_t *token_ids, memtx_memory *memory, size_t n, const int64_t *ids);
+
 /* keys[n][d] and values[n][d] (either may be NULL) of the rows with these ids, as float32, before RoPE. ids[n] must be
  * visible in the segment that has begun, in any order; MEMTX_E_NOT_FOUND names the first that is not, and what keys and
- * values then hold is not said. MEMTX_E_INVALID (no segment, a layer that is not kept, a kv head past the last),
+ * values then hold is not said. MEMTX_E_INVALID (no segment, a layer or kv head that is not kept),
  * MEMTX_E_CORRUPT (a damaged chunk), MEMTX_E_NO_MEMORY. Uses all threads. Beside the n rows it looks at the address of
  * every chunk in sight, so ask for many at once. */
 MEMTX_API int memtx_memory_gather(float *keys, float *values, memtx_memory *memory, uint32_t layer, uint32_t kv_head,

@@ -22,7 +22,7 @@
  *     memtx_model *model = NULL;
  *     memtx_eval *eval = NULL;
  *     struct memtx_eval_options options = memtx_eval_options_default();
- *     struct memtx_eval_text text = {"text", bytes, n_bytes};
+ *     struct memtx_reading_text text = {"text", bytes, n_bytes};
  *     if (memtx_model_load(&model, "model.gguf", MEMTX_WEIGHTS_F32) == MEMTX_OK &&
  *         memtx_eval_run(&eval, model, &options, &text, 1) == MEMTX_OK) {
  *         memtx_eval_print(stdout, eval);
@@ -40,8 +40,11 @@
 
 #include "memtx/eval.h"
 #include "memtx/gguf.h"
+#include "memtx/ingest.h"
+#include "memtx/index.h"
 #include "memtx/memory.h"
 #include "memtx/model.h"
+#include "memtx/reading.h"
 #include "memtx/status.h"
 #include "memtx/store.h"
 #include "memtx/tokenizer.h"

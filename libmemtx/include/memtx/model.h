@@ -60,7 +60,7 @@ MEMTX_API void memtx_model_close(memtx_model *model); /* NULL is fine; after its
 MEMTX_API void memtx_model_info(struct memtx_model_facts *out, const memtx_model *model);
 MEMTX_API const memtx_tokenizer *memtx_model_tokenizer(const memtx_model *model); /* borrowed */
 
-/* What a store for this model keeps: everything but row type, layers_kept and settings, which the caller sets.
+/* What a store for this model keeps: everything but row type, heads_kept and settings, which the caller sets.
  * rope_factors is borrowed from the model. */
 MEMTX_API void memtx_model_store_spec(struct memtx_store_spec *out, const memtx_model *model);
 
@@ -73,7 +73,8 @@ struct memtx_stream_options {
     memtx_memory *memory;    /* mode memory: borrowed, must outlive the stream */
     struct memtx_gate gate;  /* mode memory: default joint; bias [n_heads] is copied */
     uint32_t state_segments; /* mode memory: the running state is stored every so many segments and at the end of a
-                              * document; 0 (default): never */
+                              * document, and after the first; 0 (default): never */
+    bool allow_stale;        /* mode memory: take a memory that another model of the same shape has filled */
 };
 
 MEMTX_API struct memtx_stream_options memtx_stream_options_default(void);

@@ -52,6 +52,11 @@ MEMTX_API int memtx_status_exit_code(int status);
  * is the thread's own and stays until its next failing call. */
 MEMTX_API const char *memtx_last_error(void);
 
+/* Sets the thread's error text (printf's format; cut to 1,023 bytes, control characters become blanks) and returns
+ * `status`, so that one writes `return memtx_fail(...)`: for code outside of the library that the library calls, such
+ * as an index (memtx/index.h). */
+MEMTX_API int memtx_fail(int status, const char *format, ...) MEMTX_PRINTF(2, 3);
+
 #ifdef __cplusplus
 }
 #endif
