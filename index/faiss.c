@@ -1,7 +1,7 @@
 /* FAISS through its C API, behind memtx/index.h. What this file has to look out for (index/README.md tells more):
  *
- *   - An exception in one of FAISS's parallel regions ends the process. So numbers, counts and ranges are checked before
- *     FAISS sees them, and a loaded index, whose mapped lists throw on writing, takes no rows.
+ *   - An exception in one of FAISS's parallel regions ends the process. So numbers, counts and ranges are checked
+ *     before FAISS sees them, and a loaded index, whose mapped lists throw on writing, takes no rows.
  *   - FAISS_IO_FLAG_MMAP of its C header does not map; the value of the C++ header does.
  *   - The metric is given with the factory string and looked at again: some types ignore it.
  *   - There are no search parameters for one call and no filter (ranges.h), and remove_ids is not used.

@@ -75,8 +75,8 @@ static bool is_inside(const struct memtx_index_range *ranges, size_t n_ranges, u
     return low && row - ranges[low - 1].first < ranges[low - 1].n_rows;
 }
 
-/* The first k of one query's n hits that lie in the ranges; -inf and -1 behind them. in_scores[n] and in_ids[n] are put in
- * order, and may be where scores and ids of the query are, if n is not over k. */
+/* The first k of one query's n hits that lie in the ranges; -inf and -1 behind them. in_scores[n] and in_ids[n] are put
+ * in order, and may be where scores and ids of the query are, if n is not over k. */
 static void keep(float *scores, int64_t *ids, const struct index_request *r, size_t query, float *in_scores,
                  int64_t *in_ids, size_t n)
 {
@@ -106,7 +106,9 @@ static int search_aside(float *scores, int64_t *ids, const void *index, index_se
     int64_t *found_ids = malloc(block * n_hits * sizeof *found_ids);
     int status = MEMTX_OK;
     if (!found || !found_ids) {
-        status = memtx_fail(MEMTX_E_NO_MEMORY, "no memory for %zu hits", block * n_hits);
+        free(found_ids);
+        free(found);
+        return memtx_fail(MEMTX_E_NO_MEMORY, "no memory for %zu hits", block * n_hits);
     }
     for (size_t first = 0; !status && first < r->n_q; first += block) {
         const size_t n = r->n_q - first < block ? r->n_q - first : block;
