@@ -433,11 +433,11 @@ Test(threads, of_OpenMP_change_nothing)
             if (i == 0 || is_graph) {
                 resolved(specs[s])->destroy(index);
                 index = built(specs[s], N_ROWS, rows, DIM);
+                cr_assert_eq(omp_get_max_threads(), 1 + (is_graph ? (int)i : 0), "%s: threads are put back", specs[s]);
             }
             omp_set_num_threads(1 + (int)i);
             bytes[i] = saved(&n_bytes[i], specs[s], index);
             hits[i] = searched_all(specs[s], index, N_QUERIES, queries, K);
-            cr_assert_eq(omp_get_max_threads(), 1 + (int)i);
         }
         cr_expect(n_bytes[0] == n_bytes[1] && memcmp(bytes[0], bytes[1], n_bytes[0]) == 0, "%s", specs[s]);
         check_same(specs[s], &hits[0], &hits[1]);
