@@ -1,7 +1,7 @@
 /* FAISS through its C API, behind memtx/index.h. What this file has to look out for (index/README.md tells more):
  *
- *   - An exception in one of FAISS's parallel regions ends the process. So numbers, counts and ranges are checked before
- *     FAISS sees them, and a loaded index, whose mapped lists throw on writing, takes no rows.
+ *   - An exception in one of FAISS's parallel regions ends the process. So numbers, counts and ranges are checked
+ *     before FAISS sees them, and a loaded index, whose mapped lists throw on writing, takes no rows.
  *   - FAISS_IO_FLAG_MMAP of its C header does not map; the value of the C++ header does.
  *   - The metric is given with the factory string and looked at again: some types ignore it.
  *   - There are no search parameters for one call and no filter (ranges.h), and remove_ids is not used.
@@ -31,9 +31,6 @@
 #include "spec.h"
 
 enum { READ_MAPPED = 0x646f0008 }; /* IO_FLAG_MMAP of faiss/index_io.h */
-
-/* Hits of an over-fetching search that are held at once: 12 MB. */
-enum { SCRATCH_HITS = 1 << 20 };
 
 enum {
     HEADER_BYTES = 512,
@@ -239,79 +236,31 @@ static int faiss_add(void *index, size_t n, const float *rows)
 
 /* ---- searching -------------------------------------------------------------------------------- */
 
-struct request {
-    float *scores; /* [n_q][k] */
-    int64_t *ids;
-    const float *queries;
-    size_t n_q, k;
-    const struct memtx_index_range *ranges;
-    size_t n_ranges;
-};
-
-/* As many hits as are wanted: FAISS writes where they belong. */
-static int search_in_place(const struct faiss_index *self, const struct request *r)
+/* The n_hits best of all rows. */
+static int search_rows(float *scores, int64_t *ids, const void *index, size_t n_q, const float *queries, size_t n_hits)
 {
-    if (faiss_Index_search(self->faiss, (idx_t)r->n_q, r->queries, (idx_t)r->k, r->scores, r->ids)) {
+    const struct faiss_index *self = index;
+    if (faiss_Index_search(self->faiss, (idx_t)n_q, queries, (idx_t)n_hits, scores, ids)) {
         return fail(MEMTX_E_CORRUPT, self->spec.factory);
     }
-    for (size_t q = 0; q < r->n_q; q++) {
-        float *scores = r->scores + q * r->k;
-        int64_t *ids = r->ids + q * r->k;
-        index_ranges_keep(scores, ids, r->k, scores, ids, r->k, r->ranges, r->n_ranges);
-    }
     return MEMTX_OK;
-}
-
-/* n_hits for each query, a block of queries at a time. */
-static int search_aside(const struct faiss_index *self, const struct request *r, size_t n_hits)
-{
-    const size_t fitting = n_hits < SCRATCH_HITS ? SCRATCH_HITS / n_hits : 1;
-    const size_t block = r->n_q < fitting ? r->n_q : fitting;
-    float *scores = malloc(block * n_hits * sizeof *scores);
-    int64_t *ids = malloc(block * n_hits * sizeof *ids);
-    int status = MEMTX_OK;
-    if (!scores || !ids) {
-        status = memtx_fail(MEMTX_E_NO_MEMORY, "no memory for %zu hits", block * n_hits);
-    }
-    for (size_t first = 0; !status && first < r->n_q; first += block) {
-        const size_t n = r->n_q - first < block ? r->n_q - first : block;
-        if (faiss_Index_search(self->faiss, (idx_t)n, r->queries + first * self->spec.dim, (idx_t)n_hits, scores,
-                               ids)) {
-            status = fail(MEMTX_E_CORRUPT, self->spec.factory);
-            break;
-        }
-        for (size_t q = 0; q < n; q++) {
-            index_ranges_keep(r->scores + (first + q) * r->k, r->ids + (first + q) * r->k, r->k, scores + q * n_hits,
-                              ids + q * n_hits, n_hits, r->ranges, r->n_ranges);
-        }
-    }
-    free(ids);
-    free(scores);
-    return status;
 }
 
 static int faiss_search(float *scores, int64_t *ids, const void *index, size_t n_q, const float *queries, size_t k,
                         const struct memtx_index_range *ranges, size_t n_ranges)
 {
     const struct faiss_index *self = index;
-    const uint64_t n_rows = (uint64_t)faiss_Index_ntotal(self->faiss);
-    uint64_t n_visible = 0;
-    int status = index_ranges_check(&n_visible, ranges, n_ranges, n_rows);
-    if (!status) {
-        status = check_numbers(queries, n_q, self->spec.dim, index_most_number, "query");
-    }
-    if (status || n_q == 0 || k == 0) {
-        return status;
-    }
-    if (n_visible == 0) {
-        for (size_t i = 0; i < n_q; i++) {
-            index_ranges_keep(scores + i * k, ids + i * k, k, NULL, NULL, 0, NULL, 0);
-        }
-        return MEMTX_OK;
-    }
-    const struct request request = {scores, ids, queries, n_q, k, ranges, n_ranges};
-    const size_t n_hits = index_ranges_fetch(k, n_rows, n_visible);
-    return n_hits == k ? search_in_place(self, &request) : search_aside(self, &request, n_hits);
+    const struct index_request request = {
+        .queries = queries,
+        .n_q = n_q,
+        .dim = self->spec.dim,
+        .k = k,
+        .ranges = ranges,
+        .n_ranges = n_ranges,
+        .n_rows = (uint64_t)faiss_Index_ntotal(self->faiss),
+    };
+    const int status = check_numbers(queries, n_q, self->spec.dim, index_most_number, "query");
+    return status ? status : index_ranges_search(scores, ids, index, search_rows, &request);
 }
 
 /* ---- on disk ---------------------------------------------------------------------------------- */

@@ -5,6 +5,9 @@
 #include <stdbool.h>
 #include <stdlib.h>
 
+/* Hits of an over-fetching search that are held at once: 12 MB. */
+enum { SCRATCH_HITS = 1 << 20 };
+
 int index_ranges_check(uint64_t *n_visible, const struct memtx_index_range *ranges, size_t n_ranges, uint64_t n_rows)
 {
     uint64_t end = 0;
@@ -72,19 +75,71 @@ static bool is_inside(const struct memtx_index_range *ranges, size_t n_ranges, u
     return low && row - ranges[low - 1].first < ranges[low - 1].n_rows;
 }
 
-void index_ranges_keep(float *scores, int64_t *ids, size_t k, float *in_scores, int64_t *in_ids, size_t n,
-                       const struct memtx_index_range *ranges, size_t n_ranges)
+/* The first k of one query's n hits that lie in the ranges; -inf and -1 behind them. in_scores[n] and in_ids[n] are put
+ * in order, and may be where scores and ids of the query are, if n is not over k. */
+static void keep(float *scores, int64_t *ids, const struct index_request *r, size_t query, float *in_scores,
+                 int64_t *in_ids, size_t n)
 {
     size_t n_kept = 0;
+    scores += query * r->k;
+    ids += query * r->k;
     order_ties(in_scores, in_ids, n);
-    for (size_t i = 0; i < n && n_kept < k; i++) {
-        if (in_ids[i] >= 0 && is_inside(ranges, n_ranges, (uint64_t)in_ids[i])) {
+    for (size_t i = 0; i < n && n_kept < r->k; i++) {
+        if (in_ids[i] >= 0 && is_inside(r->ranges, r->n_ranges, (uint64_t)in_ids[i])) {
             scores[n_kept] = in_scores[i];
             ids[n_kept++] = in_ids[i];
         }
     }
-    for (; n_kept < k; n_kept++) {
+    for (; n_kept < r->k; n_kept++) {
         scores[n_kept] = -INFINITY;
         ids[n_kept] = -1;
     }
+}
+
+/* n_hits for each query, a block of queries at a time. */
+static int search_aside(float *scores, int64_t *ids, const void *index, index_search search,
+                        const struct index_request *r, size_t n_hits)
+{
+    const size_t fitting = n_hits < SCRATCH_HITS ? SCRATCH_HITS / n_hits : 1;
+    const size_t block = r->n_q < fitting ? r->n_q : fitting;
+    float *found = malloc(block * n_hits * sizeof *found);
+    int64_t *found_ids = malloc(block * n_hits * sizeof *found_ids);
+    int status = MEMTX_OK;
+    if (!found || !found_ids) {
+        free(found_ids);
+        free(found);
+        return memtx_fail(MEMTX_E_NO_MEMORY, "no memory for %zu hits", block * n_hits);
+    }
+    for (size_t first = 0; !status && first < r->n_q; first += block) {
+        const size_t n = r->n_q - first < block ? r->n_q - first : block;
+        status = search(found, found_ids, index, n, r->queries + first * r->dim, n_hits);
+        for (size_t q = 0; !status && q < n; q++) {
+            keep(scores, ids, r, first + q, found + q * n_hits, found_ids + q * n_hits, n_hits);
+        }
+    }
+    free(found_ids);
+    free(found);
+    return status;
+}
+
+int index_ranges_search(float *scores, int64_t *ids, const void *index, index_search search,
+                        const struct index_request *request)
+{
+    const struct index_request *r = request;
+    uint64_t n_visible = 0;
+    int status = index_ranges_check(&n_visible, r->ranges, r->n_ranges, r->n_rows);
+    if (status || r->n_q == 0 || r->k == 0) {
+        return status;
+    }
+    const size_t n_hits = n_visible ? index_ranges_fetch(r->k, r->n_rows, n_visible) : 0;
+    if (n_hits != 0 && n_hits != r->k) {
+        return search_aside(scores, ids, index, search, r, n_hits);
+    }
+    if (n_hits != 0) { /* as many as are wanted: they are written where they belong */
+        status = search(scores, ids, index, r->n_q, r->queries, n_hits);
+    }
+    for (size_t q = 0; !status && q < r->n_q; q++) {
+        keep(scores, ids, r, q, scores + q * r->k, ids + q * r->k, n_hits);
+    }
+    return status;
 }

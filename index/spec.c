@@ -101,7 +101,7 @@ static int check_factory(const struct index_spec *spec, const char *text)
     if (spec->code != INDEX_PQ) {
         return MEMTX_OK;
     }
-    if (spec->n_parts > spec->dim || spec->dim % spec->n_parts != 0) {
+    if (spec->n_parts < 1 || spec->n_parts > spec->dim || spec->dim % spec->n_parts != 0) {
         return memtx_fail(MEMTX_E_INVALID, "index '%s': keys of %u numbers cannot be cut into %u equal parts", text,
                           spec->dim, spec->n_parts);
     }

@@ -1,8 +1,9 @@
-/* What a spec of FAISS says, read and checked by hand before FAISS sees it: FAISS ends the process on some strings, takes
- * memory without bound for others, and calls things an index that are of no use here (L2 only, ids of their own, hashes).
- * So these are known, and no others:
+/* What a spec of FAISS says, read and checked by hand before FAISS sees it: FAISS ends the process on some strings,
+ * takes memory without bound for others, and calls things an index that are of no use here (L2 only, ids of their own,
+ * hashes). So these are known, and no others:
  *
- *     faiss:CODE  faiss:IVFn,CODE  faiss:HNSWm  faiss:HNSWm,Flat  faiss:HNSWm,SQ..      CODE: Flat SQ4 SQ6 SQ8 SQfp16 PQm PQmxb
+ *     faiss:CODE  faiss:IVFn,CODE  faiss:HNSWm  faiss:HNSWm,Flat  faiss:HNSWm,SQ..
+ *     CODE: Flat SQ4 SQ6 SQ8 SQfp16 PQm PQmxb
  *     options behind an @, with commas between: nprobe mmap (IVF), efSearch efConstruction (HNSW)
  */
 #ifndef MEMTX_INDEX_SPEC_H

@@ -1,5 +1,5 @@
-/* What indexes through FAISS refuse, each with a code and a text that says why; FAISS itself would end the process on much
- * of it. That nothing is printed. Rows that have no shape. */
+/* What indexes through FAISS refuse, each with a code and a text that says why; FAISS itself would end the process on
+ * much of it. That nothing is printed. Rows that have no shape. */
 #include <unistd.h>
 
 #include "index_rows.h"

@@ -40,8 +40,8 @@
 
 #include "memtx/eval.h"
 #include "memtx/gguf.h"
-#include "memtx/ingest.h"
 #include "memtx/index.h"
+#include "memtx/ingest.h"
 #include "memtx/memory.h"
 #include "memtx/model.h"
 #include "memtx/reading.h"
