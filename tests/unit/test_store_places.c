@@ -234,22 +234,6 @@ Test(places, an_empty_database, .init = make_folder, .fini = remove_folder)
     close_store(open_store());
 }
 
-/* What is left when a writer or the machine ends before a new database is complete. */
-Test(places, an_empty_database, .init = make_folder, .fini = remove_folder)
-{
-    struct memtx_store_options options = memtx_store_options_default();
-    memtx_store *store;
-    char name[128];
-    options.read_only = true;
-    cr_assert_eq(mkdir(path, 0700), 0);
-    (void)snprintf(name, sizeof name, "%s/data.mdb", path);
-    write_file(name, "");
-    cr_assert_eq(memtx_store_open(&store, path, NULL, &options), MEMTX_E_NOT_FOUND, "%s", memtx_last_error());
-    cr_assert_not_null(strstr(memtx_last_error(), "there is no store"), "%s", memtx_last_error());
-    refused(path, NULL, MEMTX_E_NOT_FOUND, "there is no store");
-    close_store(open_store());
-}
-
 Test(places, a_store_that_was_only_begun, .init = make_folder, .fini = remove_folder)
 {
     static const char *const names[] = {"writer", "new.mdb"};
