@@ -1,22 +1,28 @@
-/* memtx store: looks after a store: info, ls, verify, compact, rm. */
+/* memtx store: looks after a store: info, ls, verify, rebuild, compact, rm. */
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "../index/indexes.h"
 #include "command.h"
 #include "memtx/memtx.h"
 
-static const struct cli_option options[] = {{NULL, 0, NULL, NULL}};
+static const struct cli_option options[] = {
+    {"index", 0, "SPEC", "rebuild: of this kind (default: the kind that the files have)"},
+    {"run-rows", 0, "N", "rebuild: rows that one index covers (default: as the files have it, or 128\nchunks)"},
+    {NULL, 0, NULL, NULL},
+};
 
 static const char details[] = "Actions:\n"
                               "  info DIR           what the store is for and what it holds\n"
                               "  ls DIR             its documents: rows, tokens read, name\n"
                               "  verify DIR         reads everything; names the first damage\n"
+                              "  rebuild DIR        makes the index files anew\n"
                               "  compact DIR NEW    writes a copy without holes, which can be moved\n"
                               "  rm DIR NAME        removes a document\n"
                               "\n"
-                              "All but rm only read, and work beside a process that writes. Ctrl-C ends verify and\n"
-                              "compact; of a copy that broke off nothing is left.\n"
+                              "All but rm and rebuild only read, and work beside a process that writes. Ctrl-C ends\n"
+                              "verify, rebuild and compact; of a copy that broke off nothing is left.\n"
                               "\n"
                               "Example:\n"
                               "  memtx store verify emma.memory\n";
@@ -52,11 +58,17 @@ static struct memtx_store_upkeep_options begin_work(struct work *work, const cha
     return told;
 }
 
-static int info(memtx_store *store, char **names)
+/* What the command line says behind the action and the store. */
+struct request {
+    char **names;
+    struct memtx_memory_options options; /* of rebuild */
+};
+
+static int info(memtx_store *store, const struct request *request)
 {
     struct memtx_store_facts facts;
     uint64_t free_bytes;
-    (void)names;
+    (void)request;
     memtx_store_info(&facts, store);
     int status = memtx_store_free_bytes(&free_bytes, store);
     if (status) {
@@ -78,13 +90,19 @@ static int info(memtx_store *store, char **names)
     (void)printf("bytes        %llu, of which %llu (%.1f %%) are free\n", (unsigned long long)facts.disk_bytes,
                  (unsigned long long)free_bytes,
                  facts.disk_bytes ? 100.0 * (double)free_bytes / (double)facts.disk_bytes : 0.0);
+    (void)printf("index files  %llu", (unsigned long long)facts.n_runs);
+    if (facts.n_runs) {
+        (void)printf(" of %s, over %llu rows, %llu bytes", facts.index, (unsigned long long)facts.run_rows,
+                     (unsigned long long)facts.run_bytes);
+    }
+    (void)printf("\n");
     return MEMTX_OK;
 }
 
-static int list(memtx_store *store, char **names)
+static int list(memtx_store *store, const struct request *request)
 {
     struct memtx_document document;
-    (void)names;
+    (void)request;
     (void)printf("%12s %12s  %-9s  name\n", "rows", "read", "state");
     for (uint64_t i = 0; memtx_store_document_at(&document, store, i) == MEMTX_OK; i++) {
         (void)printf("%12llu %12llu  %-9s  %s\n", (unsigned long long)document.n_tokens,
@@ -97,12 +115,12 @@ static int list(memtx_store *store, char **names)
     return MEMTX_OK;
 }
 
-static int verify(memtx_store *store, char **names)
+static int verify(memtx_store *store, const struct request *request)
 {
     struct memtx_store_facts facts;
     struct work work;
     const struct memtx_store_upkeep_options told = begin_work(&work, "verifying");
-    (void)names;
+    (void)request;
     int status = memtx_store_verify(store, &told);
     memtx_store_info(&facts, store);
     if (!status) {
@@ -113,32 +131,45 @@ static int verify(memtx_store *store, char **names)
     return status;
 }
 
-static int compact(memtx_store *store, char **names)
+static int compact(memtx_store *store, const struct request *request)
 {
     struct work work;
     const struct memtx_store_upkeep_options told = begin_work(&work, "copying");
-    int status = memtx_store_compact(store, names[0], &told);
+    int status = memtx_store_compact(store, request->names[0], &told);
     cli_progress_clear();
     return status;
 }
 
-static int remove_document(memtx_store *store, char **names)
+static int rebuild(memtx_store *store, const struct request *request)
 {
-    return memtx_store_remove_document(store, names[0]);
+    struct memtx_store_facts facts;
+    struct work work;
+    const struct memtx_store_upkeep_options told = begin_work(&work, "building");
+    int status = memtx_memory_rebuild(store, &request->options, &told);
+    cli_progress_clear();
+    memtx_store_info(&facts, store);
+    if (!status) {
+        (void)printf("%llu index files over %llu of %llu rows\n", (unsigned long long)facts.n_runs,
+                     (unsigned long long)facts.run_rows, (unsigned long long)facts.n_visible_rows);
+    }
+    return status;
+}
+
+static int remove_document(memtx_store *store, const struct request *request)
+{
+    return memtx_store_remove_document(store, request->names[0]);
 }
 
 struct action {
     const char *name;
     int n_names; /* behind DIR */
     bool writes;
-    int (*run)(memtx_store *store, char **names);
+    int (*run)(memtx_store *store, const struct request *request);
 };
 
-static const struct action actions[] = {{"info", 0, false, info},
-                                        {"ls", 0, false, list},
-                                        {"verify", 0, false, verify},
-                                        {"compact", 1, false, compact},
-                                        {"rm", 1, true, remove_document}};
+static const struct action actions[] = {{"info", 0, false, info},       {"ls", 0, false, list},
+                                        {"verify", 0, false, verify},   {"rebuild", 0, true, rebuild},
+                                        {"compact", 1, false, compact}, {"rm", 1, true, remove_document}};
 
 static const struct action *action_named(const char *name)
 {
@@ -150,13 +181,38 @@ static const struct action *action_named(const char *name)
     return NULL;
 }
 
-static int run(const struct cli_command *command, int argc, char **argv)
+static int act(const struct action *action, const char *path, const struct request *request)
 {
     struct memtx_store_options store_options = memtx_store_options_default();
     memtx_store *store;
+    store_options.read_only = !action->writes;
+    int status = memtx_store_open(&store, path, NULL, &store_options);
+    if (status) {
+        return cli_fail_status("store", status);
+    }
+    cli_catch_interrupt();
+    status = action->run(store, request);
+    if (status) { /* before closing can say something else */
+        cli_progress_clear();
+        (void)cli_fail_status("store", status);
+    }
+    int closed = memtx_store_close(store);
+    return status ? memtx_status_exit_code(status) : closed ? cli_fail_status("store", closed) : EXIT_DONE;
+}
+
+static int run(const struct cli_command *command, int argc, char **argv)
+{
+    struct request request = {.options = memtx_memory_options_default()};
+    const struct cli_option *option;
     const char *argument;
     bool failed = false;
-    while (cli_next_option(&argument, &failed, command, argc, argv)) {
+    request.options.resolve_index = memtx_index_resolve;
+    while ((option = cli_next_option(&argument, &failed, command, argc, argv))) {
+        if (strcmp(option->name, "index") == 0) {
+            request.options.index = argument;
+        } else if (!cli_parse_count(&request.options.run_rows, option->name, argument, 1, UINT64_C(1) << 32)) {
+            return EXIT_USAGE;
+        }
     }
     if (failed) {
         return EXIT_USAGE;
@@ -167,24 +223,13 @@ static int run(const struct cli_command *command, int argc, char **argv)
         return cli_fail(EXIT_USAGE,
                         "store: name an action, a store and what the action needs (see memtx store --help)");
     }
-    store_options.read_only = !action->writes;
-    int status = memtx_store_open(&store, argv[optind + 1], NULL, &store_options);
-    if (status) {
-        return cli_fail_status("store", status);
-    }
-    cli_catch_interrupt();
-    status = action->run(store, argv + optind + 2);
-    if (status) { /* before closing can say something else */
-        cli_progress_clear();
-        (void)cli_fail_status("store", status);
-    }
-    int closed = memtx_store_close(store);
-    return status ? memtx_status_exit_code(status) : closed ? cli_fail_status("store", closed) : EXIT_DONE;
+    request.names = argv + optind + 2;
+    return act(action, argv[optind + 1], &request);
 }
 
 const struct cli_command cmd_store = {
     .name = "store",
-    .usage = "info|ls|verify|compact|rm DIR [NEW|NAME]",
+    .usage = "info|ls|verify|rebuild|compact|rm DIR [NEW|NAME]",
     .summary = "Looks after a store: what is in it, whether it is whole, copies, removals.",
     .details = details,
     .options = options,

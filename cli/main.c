@@ -4,6 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "../index/indexes.h"
 #include "command.h"
 #include "memtx/memtx.h"
 
@@ -46,7 +47,9 @@ int main(int argc, char **argv)
         return cli_finish(EXIT_DONE);
     }
     if (is_any(argv[1], "--version", "-V")) {
-        (void)printf("memtx %s\n", memtx_version());
+        char faiss[64];
+        memtx_index_faiss_version(faiss, sizeof faiss);
+        (void)printf("memtx %s%s%s\n", memtx_version(), *faiss ? ", FAISS " : "", faiss);
         return cli_finish(EXIT_DONE);
     }
     for (size_t i = 0; i < N_COMMANDS; i++) {

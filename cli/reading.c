@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../index/indexes.h"
+
 bool cli_is(const char *option, const char *name)
 {
     return strcmp(option, name) == 0;
@@ -69,6 +71,11 @@ static bool take_search_option(struct cli_reading *reading, const char *name, co
         o->positions = word ? MEMTX_POSITIONS_FIXED : MEMTX_POSITIONS_NEAR;
     } else if (cli_is(name, "lambda")) {
         good = set_float(&o->lambda, name, argument, 0, 1e6);
+    } else if (cli_is(name, "index")) {
+        o->index = argument;
+        o->resolve_index = memtx_index_resolve;
+    } else if (cli_is(name, "run-rows")) {
+        good = cli_parse_count(&o->run_rows, name, argument, 1, UINT64_C(1) << 32);
     } else if (cli_is(name, "scope")) {
         o->scope = argument;
     } else if (cli_is(name, "allow-seen")) {

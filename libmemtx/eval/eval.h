@@ -17,8 +17,8 @@ struct memtx_eval {
     struct memtx_eval_options options; /* resolved: every default filled in */
     struct memtx_model_facts model;
     char *model_path;
-    char *memory_path, *scope, *continued; /* of options, as the caller's may go */
-    unsigned char *state;                  /* running state of the document gone on with */
+    char *memory_path, *scope, *continued, *index; /* of options, as the caller's may go */
+    unsigned char *state;                          /* running state of the document gone on with */
     size_t n_state_bytes;
     uint32_t n_threads;
     struct memtx__eval_document *documents;

@@ -260,7 +260,7 @@ static bool any_unread(const struct ingest *ingest)
 
 static int read_all(struct ingest *ingest, const memtx_model *model)
 {
-    const struct memtx__reading_mode mode = {.mode = MEMTX_MODE_MEMORY};
+    const struct memtx__reading_mode mode = {.mode = MEMTX_MODE_MEMORY, .in_background = true};
     int status = memtx__reading_open(&ingest->reading, model, &ingest->reading_options, &mode);
     ingest->start = now();
     for (size_t i = 0; i < ingest->n_plans && !status; i++) {
@@ -269,6 +269,7 @@ static int read_all(struct ingest *ingest, const memtx_model *model)
         }
     }
     (void)snprintf(ingest->report->warning, sizeof ingest->report->warning, "%s", ingest->reading.warning);
+    memtx__reading_take_warning(ingest->report->warning, sizeof ingest->report->warning, &ingest->reading);
     if (ingest->reading.store) {
         take_facts(ingest->report, ingest->reading.store);
     }

@@ -178,6 +178,7 @@ static int run_mode(memtx_eval *eval, const memtx_model *model, size_t index)
         finish_result(&run, model);
         eval->n_results++;
     }
+    memtx__reading_take_warning(eval->warning, sizeof eval->warning, &run.reading);
     int closed = memtx__reading_close(&run.reading);
     return status ? status : closed;
 }
@@ -228,6 +229,7 @@ void memtx_eval_destroy(memtx_eval *eval)
     memtx__free(eval->memory_path);
     memtx__free(eval->scope);
     memtx__free(eval->continued);
+    memtx__free(eval->index);
     memtx__free(eval->model_path);
     memtx__free(eval);
 }

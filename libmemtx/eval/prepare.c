@@ -224,6 +224,9 @@ int memtx__eval_prepare(memtx_eval *eval, const memtx_model *model, const struct
         status = keep_text(&eval->continued, &options->continued);
     }
     if (!status) {
+        status = keep_text(&eval->index, &options->reading.index);
+    }
+    if (!status) {
         status = memtx__copy_text(&eval->model_path, eval->model.path);
     }
     if (!status) {

@@ -136,6 +136,10 @@ static int open_memory(struct memtx__reading *reading, const struct memtx_readin
     memory_options.lambda = options->lambda;
     memory_options.most_tokens = options->segment;
     memory_options.seed = mode->seed;
+    memory_options.index = options->index;
+    memory_options.resolve_index = options->resolve_index;
+    memory_options.run_rows = options->run_rows;
+    memory_options.seal_in_background = mode->in_background;
     int status = memtx__scope_parse(&memory_options.scope, &names, &memory_options.n_scope_names, options->scope,
                                     reading->store);
     memory_options.scope_names = names;
@@ -189,6 +193,15 @@ int memtx__reading_open(struct memtx__reading *out, const memtx_model *model,
         }
     }
     return status ? status : open_stream(out, model, options, mode);
+}
+
+void memtx__reading_take_warning(char *warning, size_t size, const struct memtx__reading *reading)
+{
+    const char *more = reading->memory ? memtx_memory_warning(reading->memory) : "";
+    const size_t n = strlen(warning);
+    if (*more && !strstr(warning, more)) {
+        (void)snprintf(warning + n, size - n, "%s%s", n ? "; " : "", more);
+    }
 }
 
 int memtx__reading_close(struct memtx__reading *reading)

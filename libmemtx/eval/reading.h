@@ -43,6 +43,7 @@ struct memtx__reading_mode {
     bool random;          /* random retrieval, over a temporary store */
     uint64_t seed;        /* of it */
     uint32_t most_tokens; /* mode full: of the longest text */
+    bool in_background;   /* indexes are built in a thread */
 };
 
 /* Fills in what depends on the model, and checks. `layers` are taken where none are set. */
@@ -58,6 +59,9 @@ int memtx__reading_look(memtx_store **out, struct memtx_reading_options *options
 int memtx__reading_open(struct memtx__reading *out, const memtx_model *model,
                         const struct memtx_reading_options *options, const struct memtx__reading_mode *mode);
 int memtx__reading_close(struct memtx__reading *reading);
+
+/* Adds what the memory has to say of its index files to the warning, before it is closed. */
+void memtx__reading_take_warning(char *warning, size_t size, const struct memtx__reading *reading);
 
 /* ---- past.c ----------------------------------------------------------------------------------- */
 

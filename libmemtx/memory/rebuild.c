@@ -76,9 +76,11 @@ int memtx_memory_rebuild(memtx_store *store, const struct memtx_memory_options *
     if (status) {
         return status;
     }
+    const uint64_t run_rows =
+        options->run_rows || store->now.n_runs == 0 ? options->run_rows : store->now.runs[0].n_rows;
     (void)snprintf(spec, sizeof spec, "%s", options->index ? options->index : store->now.runs[0].spec);
     (void)clock_gettime(CLOCK_MONOTONIC, &r.begun);
-    status = memtx__runs_open(&runs, store, spec, options->resolve_index, options->run_rows, true, false);
+    status = memtx__runs_open(&runs, store, spec, options->resolve_index, run_rows, true, false);
     if (!status) {
         status = memtx__view_open(&view, store, false);
     }

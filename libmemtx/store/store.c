@@ -1,6 +1,7 @@
 /* A store: opened, closed, asked for facts (store.h). Appending stands in append.c, documents in documents.c. */
 #include "store/store.h"
 
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -260,4 +261,11 @@ void memtx_store_info(struct memtx_store_facts *out, const memtx_store *store)
         .disk_bytes = store->environment ? memtx__environment_bytes(store->environment) : 0,
         .chunk_rows = store->chunk_rows,
     };
+    for (size_t i = 0; i < store->now.n_runs; i++) {
+        const struct memtx__run *run = &store->now.runs[i];
+        out->n_runs++;
+        out->run_rows += run->n_rows;
+        out->run_bytes += run->n_bytes;
+        (void)snprintf(out->index, sizeof out->index, "%s", run->spec);
+    }
 }

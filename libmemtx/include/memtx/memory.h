@@ -154,7 +154,7 @@ MEMTX_API void memtx_memory_info(struct memtx_memory_facts *out, const memtx_mem
 MEMTX_API const char *memtx_memory_warning(const memtx_memory *memory);
 
 /* Builds the index files of a store in a directory anew, with index, resolve_index and run_rows of the options (index
- * NULL: the spec that the files have, and nothing is done where there are none); the newest rows, fewer than run_rows,
+ * NULL, run_rows 0: as the files have it; without an index nothing is done where there are none); the newest rows, fewer than run_rows,
  * stay without. No memory may be open over the store. MEMTX_E_INVALID (a spec; read-only; no directory), MEMTX_E_BUSY,
  * MEMTX_E_INTERRUPTED (the files that are finished stay), MEMTX_E_CORRUPT (a chunk), MEMTX_E_NO_SPACE, MEMTX_E_IO. */
 MEMTX_API int memtx_memory_rebuild(memtx_store *store, const struct memtx_memory_options *options,

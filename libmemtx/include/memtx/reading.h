@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "memtx/index.h"
 #include "memtx/memory.h"
 #include "memtx/status.h"
 #include "memtx/store.h"
@@ -34,6 +35,9 @@ struct memtx_reading_options {
     uint64_t capacity_rows;                /* 0: no limit */
     enum memtx_row_type row_type;          /* f16 */
     enum memtx_durability durability;      /* group */
+    const char *index;                     /* spec of an index (memtx/index.h); NULL or "exact": exact search */
+    memtx_index_resolver resolve_index;    /* finds it; NULL: only exact is known */
+    uint64_t run_rows;                     /* rows that one index covers; 0: 128 chunks */
     const char *scope; /* documents that a search sees beside the one being read: NULL or "this": none; "all"; or
                         * their names, separated by commas (or one name, which may have commas) */
     bool allow_seen;   /* read a text although what a search sees holds it already */

@@ -89,6 +89,10 @@ struct memtx_store_facts {
     uint64_t n_visible_rows;      /* of documents, within the capacity: without the dead ones between */
     uint64_t n_documents;
     uint64_t disk_bytes; /* of the LMDB file; 0 on the heap */
+    uint64_t n_runs;     /* index files beside it (memtx/index.h), */
+    uint64_t run_rows;   /* the rows that they cover, */
+    uint64_t run_bytes;  /* and what they take on disk */
+    char index[192];     /* spec of the newest of them; "" */
     uint64_t chunk_rows;
 };
 

@@ -1,0 +1,167 @@
+#!/usr/bin/env python3
+"""--index: index files beside the store, through the command: ingest builds them, eval finds the same with them, store
+rebuild and verify look after them, and a kill while one is built leaves nothing. With `--long` more kills."""
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+from command import MEMTX, SMALL, environment, evaluate, good, memtx, model, one_line, runs, scratch, text
+from tap import case, main, skip
+
+BOOK, HALF, WHOLE = 2000, 8000, 9600  # words; tokens
+NAME = os.path.basename(text(BOOK))
+RUNS = ["--run-rows", "2040", "--store-type", "f32"]  # the shortest: one chunk
+CLOSE = 1e-6
+LONG = "--long" in sys.argv
+sys.argv = [a for a in sys.argv if a != "--long"]
+HAS_FAISS = "FAISS" in good("--version").out
+
+
+def new(name):
+    return tempfile.mkdtemp(prefix=name + "-", dir=scratch()) + "/store"
+
+
+def ingest(store, *args, **how):
+    if not HAS_FAISS:
+        skip("built without FAISS")
+    return good("ingest", model(), text(BOOK), *SMALL, *RUNS, "--memory", store, *args, **how)
+
+
+def files(store):
+    return sorted(name for name in os.listdir(store) if name.startswith("run"))
+
+
+def go_on(store, *args):
+    made = evaluate("--memory", store, "--continue", NAME, "--tokens", str(WHOLE), *RUNS, *args, texts=[text(BOOK)])
+    return runs(made)["memory"]["nll"], made["note"]
+
+
+def uninterrupted():
+    made = evaluate("--modes", "memory", "--layers", "all", "--tokens", str(WHOLE), "--skip", str(HALF), *RUNS,
+                    texts=[text(BOOK)])
+    return runs(made)["memory"]["nll"]
+
+
+def same(nll):
+    assert abs(nll - uninterrupted()) <= CLOSE * nll, (nll, uninterrupted())
+
+
+@case
+def an_index_that_finds_all_changes_nothing():
+    if not HAS_FAISS:
+        skip("built without FAISS")
+    for index in ("faiss:Flat", "faiss:IVF8,Flat@nprobe=8"):
+        made = evaluate("--modes", "memory", "--layers", "all", "--tokens", str(WHOLE), "--skip", str(HALF), *RUNS,
+                        "--index", index, texts=[text(BOOK)])
+        same(runs(made)["memory"]["nll"])
+        assert made["options"]["index"] == index and made["note"] is None
+
+
+@case
+def what_is_found_can_be_less():
+    if not HAS_FAISS:
+        skip("built without FAISS")
+    made = evaluate("--modes", "memory", "--layers", "all", "--tokens", str(WHOLE), "--skip", str(HALF), *RUNS,
+                    "--index", "faiss:IVF64,SQ4@nprobe=1", texts=[text(BOOK)])
+    assert runs(made)["memory"]["nll"] != uninterrupted()  # so the index has been asked
+
+
+@case
+def a_reading_goes_on_with_its_index():
+    store = new("goes-on")
+    ingest(store, "--tokens", str(HALF), "--index", "faiss:Flat")
+    assert len(files(store)) >= 1, os.listdir(store)  # built beside the reading: how many is a matter of time
+    nll, note = go_on(store, "--index", "faiss:Flat")
+    same(nll)
+    assert note is None and len(files(store)) == WHOLE // 2040, (note, files(store))
+    out = good("store", "info", store).out
+    assert "index files  %d of faiss:Flat" % len(files(store)) in out, out
+    good("store", "verify", store)
+
+
+@case
+def a_store_that_was_rebuilt_or_compacted_goes_on():
+    store, copy = new("rebuilt"), new("copy")
+    ingest(store, "--tokens", str(HALF))
+    assert files(store) == []
+    out = good("store", "rebuild", store, "--index", "faiss:IVF8,Flat@nprobe=8", "--run-rows", "2040").out
+    assert out == "3 index files over 6120 of 8000 rows\n", out
+    assert good("store", "rebuild", store).out == out  # as they were
+    good("store", "rebuild", store, "--run-rows", "4080")
+    assert len(files(store)) == 1
+    good("store", "verify", store)
+    good("store", "compact", store, copy)
+    assert files(copy) == files(store)
+    for place in (copy, store):
+        nll, note = go_on(place, "--index", "faiss:IVF8,Flat@nprobe=8")
+        same(nll)
+        assert note is None, note
+
+
+@case
+def damage_is_named_and_mended():
+    store = new("damaged")
+    ingest(store, "--tokens", str(HALF))
+    good("store", "rebuild", store, "--index", "faiss:Flat", "--run-rows", "2040")
+    name = os.path.join(store, files(store)[1])
+    with open(name, "r+b") as file:
+        file.seek(30000)
+        byte = file.read(1)
+        file.seek(30000)
+        file.write(bytes([byte[0] ^ 1]))
+    one_line(memtx("store", "verify", store), 1, "index file of rows 2040 to 4079", "layer", "rebuild")
+    os.unlink(os.path.join(store, files(store)[2]))
+    nll, note = go_on(store, "--index", "faiss:Flat")
+    same(nll)
+    assert "built anew" in note, note
+    good("store", "verify", store)
+    assert go_on_again(store) is None
+
+
+def go_on_again(store):
+    made = evaluate("--modes", "memory", "--memory", store, "--index", "faiss:Flat", "--tokens", "500", *RUNS,
+                    texts=[text(100, seed=3)])
+    return made["note"]
+
+
+@case
+def a_kill_while_one_is_built():
+    rng = random.Random(7)
+    store, n_killed, n_building = new("killed"), 0, 0
+    ingest(store, "--tokens", "16")
+    args = [MEMTX, "ingest", model(), text(BOOK), *SMALL, *RUNS, "--memory", store, "--index",
+            "faiss:HNSW32@efConstruction=400"]
+    for _ in range(50 if LONG else 6):
+        process = subprocess.Popen(args, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment())
+        time.sleep(rng.uniform(0.05, 1.0))
+        n_building += "run.tmp" in os.listdir(store)
+        process.kill()
+        process.wait(timeout=30)
+        n_killed += process.returncode == -signal.SIGKILL
+        good("store", "verify", store)
+        good("store", "rm", store, NAME)  # a writer, and the reading begins anew
+        assert "run.tmp" not in files(store), files(store)
+        shown = good("store", "info", store).out
+        assert "index files  %d" % len(files(store)) in shown, (shown, files(store))
+    assert n_killed > 0 and n_building > 0, (n_killed, n_building)
+
+
+@case
+def specs_that_are_none():
+    book, store = text(BOOK), new("specs")
+    for spec, word in (("nothing", "no such kind"), ("faiss:IVF99999,Flat", "99999"), ("faiss:PQ3", "PQ3"),
+                       ("faiss:Flat@nprobe=3", "nprobe"), ("faiss:", "faiss:")):
+        if not HAS_FAISS and spec.startswith("faiss"):
+            word = "without FAISS"
+        result = memtx("eval", model(), book, *SMALL, *RUNS, "--modes", "memory", "--index", spec)
+        assert result.code in (1, 2), result
+        one_line(result, result.code, word)
+    one_line(memtx("eval", model(), book, *SMALL, "--run-rows", "0"), 2, "--run-rows")
+    one_line(memtx("store", "rebuild", store), 1, "there is no store")
+
+
+main()
