@@ -167,6 +167,9 @@ int memtx_store_state(unsigned char **bytes, size_t *n_bytes, memtx_store *store
     *bytes = NULL;
     *n_bytes = 0;
     int status = memtx__store_check_process(store);
+    if (!status && store->environment) { /* as it is on disk now, which is what a reader beside a writer can have */
+        return memtx__environment_load_state(bytes, n_bytes, store->environment, store->version, name);
+    }
     if (!status) {
         status = find(&place, store, name);
     }
@@ -177,15 +180,11 @@ int memtx_store_state(unsigned char **bytes, size_t *n_bytes, memtx_store *store
     if (!document->facts.state_bytes) {
         return memtx__fail(MEMTX_E_NOT_FOUND, "document '%s' has no running state to go on from", name);
     }
-    if (store->environment) {
-        status = memtx__environment_load_state(bytes, store->environment, &document->facts);
-    } else {
-        status = memtx__alloc_raw(bytes, (size_t)document->facts.state_bytes, 1);
-        if (!status) {
-            memcpy(*bytes, document->kept, (size_t)document->facts.state_bytes);
-        }
+    status = memtx__alloc_raw(bytes, (size_t)document->facts.state_bytes, 1);
+    if (!status) {
+        memcpy(*bytes, document->kept, (size_t)document->facts.state_bytes);
+        *n_bytes = (size_t)document->facts.state_bytes;
     }
-    *n_bytes = status ? 0 : (size_t)document->facts.state_bytes;
     return status;
 }
 

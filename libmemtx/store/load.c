@@ -50,6 +50,12 @@ int memtx__environment_load_spec(struct memtx_store_spec *spec, uint32_t *versio
     if (!status) {
         status = memtx__spec_decode(spec, version, chunk_rows, value.mv_data, value.mv_size);
     }
+    for (int i = MEMTX__N_DATABASES_V1; i < MEMTX__N_DATABASES && !status && *version >= 2; i++) {
+        if (!environment->databases[i]) {
+            status =
+                memtx__fail(MEMTX_E_CORRUPT, "%s: table %s is missing", environment->path, memtx__database_names[i]);
+        }
+    }
     if (!status) {
         status = load_factors(rope_factors, spec, value.mv_data, environment, txn);
     }
@@ -223,10 +229,26 @@ int memtx__snapshot_state(unsigned char **bytes, struct memtx__snapshot *snapsho
     return status;
 }
 
-int memtx__environment_load_state(unsigned char **bytes, struct memtx__environment *environment,
-                                  const struct memtx_document *document)
+static int load_state_of(unsigned char **bytes, size_t *n_bytes, struct memtx__snapshot *snapshot,
+                         const struct memtx__catalogue *catalogue, const char *name)
+{
+    const size_t place = memtx__catalogue_named(catalogue, name);
+    if (place == MEMTX__NOWHERE) {
+        return memtx__fail(MEMTX_E_NOT_FOUND, "the store has no document '%s'", name);
+    }
+    const struct memtx_document *document = &catalogue->documents[place].facts;
+    if (!document->state_bytes) {
+        return memtx__fail(MEMTX_E_NOT_FOUND, "document '%s' has no running state to go on from", name);
+    }
+    *n_bytes = (size_t)document->state_bytes;
+    return memtx__snapshot_state(bytes, snapshot, document);
+}
+
+int memtx__environment_load_state(unsigned char **bytes, size_t *n_bytes, struct memtx__environment *environment,
+                                  uint32_t version, const char *name)
 {
     struct memtx__snapshot *snapshot;
+    struct memtx__catalogue catalogue = {0};
     *bytes = NULL;
     int status = memtx__snapshot_open(&snapshot, environment);
     if (status) {
@@ -234,8 +256,12 @@ int memtx__environment_load_state(unsigned char **bytes, struct memtx__environme
     }
     status = memtx__snapshot_renew(snapshot);
     if (!status) {
-        status = memtx__snapshot_state(bytes, snapshot, document);
+        status = memtx__snapshot_catalogue(&catalogue, snapshot, version);
     }
+    if (!status) {
+        status = load_state_of(bytes, n_bytes, snapshot, &catalogue, name);
+    }
+    memtx__catalogue_release(&catalogue);
     memtx__snapshot_close(snapshot);
     return status;
 }

@@ -230,8 +230,8 @@ int memtx__environment_load_spec(struct memtx_store_spec *spec, uint32_t *versio
 /* Catalogue and, for writing, the rows of the last chunk, if it is not full, into the store. */
 int memtx__environment_load(memtx_store *store);
 /* The newest running state, owned by the caller. */
-int memtx__environment_load_state(unsigned char **bytes, struct memtx__environment *environment,
-                                  const struct memtx_document *document);
+int memtx__environment_load_state(unsigned char **bytes, size_t *n_bytes, struct memtx__environment *environment,
+                                  uint32_t version, const char *name);
 
 /* One synced transaction with all that waits. */
 int memtx__environment_write(memtx_store *store);

@@ -7,6 +7,7 @@
 
 #include "memtx/memory.h"
 #include "sample.h"
+#include "toy_index.h"
 
 static void check(int status)
 {
@@ -86,6 +87,10 @@ int main(int argc, char **argv)
     write_suspended(memory);
     memtx_memory_close(memory); /* a document is removed while nobody appends */
     check(memtx_store_remove_document(store, "removed"));
+    options.index = "toy:all";
+    options.resolve_index = toy_resolve;
+    options.run_rows = 1; /* a chunk: the first rows */
+    check(memtx_memory_rebuild(store, &options, NULL));
     check(memtx_store_close(store));
     return 0;
 }

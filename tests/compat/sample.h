@@ -1,7 +1,8 @@
 /* What stands in the stores under tests/compat/, one for each version of the format: the same in all of them, so that
  * the test knows every number. Two documents, f16, layers 0 and 2 of 3; everything is a multiple of 1/8 that f16 holds.
  * From version 2 on there was also a third document, which was removed, and a fourth that is suspended: its running state
- * was written with its first segment, and a second one came after it.
+ * was written with its first segment, and a second one came after it; and an index file over the first chunk, of the
+ * toy that tests/support/toy_index.h is.
  */
 #ifndef SAMPLE_H
 #define SAMPLE_H

@@ -152,6 +152,42 @@ Test(upkeep, a_store_of_version_1, .init = make_folder, .fini = remove_folder)
     verify(path);
 }
 
+/* Beside what version 1 has: a removed document, one that is suspended, an index file. */
+Test(upkeep, a_store_of_version_2, .init = make_folder, .fini = remove_folder)
+{
+    struct memtx_document document;
+    struct memtx_store_facts facts;
+    unsigned char *state;
+    size_t n_bytes;
+    shell("mkdir -m 700 %s && gzip -dc " MEMTX_SOURCE_ROOT "/tests/compat/v2.mdb.gz > %s/data.mdb", path, path);
+    shell("umask 077; gzip -dc " MEMTX_SOURCE_ROOT "/tests/compat/v2-run.idx.gz > %s/run-0000000000000000.idx%s", path,
+          "");
+    verify(path);
+    for (int turn = 0; turn < 2; turn++) {
+        memtx_store *store = open_store(path, turn == 0);
+        memtx_store_info(&facts, store);
+        cr_assert_eq(facts.format_version, 2);
+        cr_assert_eq(facts.n_runs, 1);
+        cr_assert_eq(facts.run_rows, 2040);
+        cr_assert_str_eq(facts.index, "toy:all");
+        check_document(store, "first", 0, SAMPLE_FIRST_ROWS);
+        check_document(store, "second", 1, SAMPLE_SECOND_ROWS);
+        check_document(store, "suspended", 3, SAMPLE_SUSPENDED_ROWS);
+        cr_assert_eq(memtx_store_document_named(&document, store, "removed"), MEMTX_E_NOT_FOUND);
+        cr_assert_eq(memtx_store_document_named(&document, store, "suspended"), MEMTX_OK);
+        cr_assert_eq(document.n_read, SAMPLE_STATE_ROWS);
+        cr_assert_eq(memcmp(document.hash, sample_hash, sizeof sample_hash), 0);
+        cr_assert_eq(memtx_store_state(&state, &n_bytes, store, "suspended"), MEMTX_OK, "%s", memtx_last_error());
+        cr_assert_eq(n_bytes, SAMPLE_STATE_BYTES);
+        for (size_t byte = 0; byte < n_bytes; byte++) {
+            cr_assert_eq(state[byte], sample_state(byte));
+        }
+        memtx_store_state_free(state);
+        cr_assert_eq(memtx_store_close(store), MEMTX_OK);
+    }
+    verify(path);
+}
+
 Test(upkeep, a_removed_document_is_gone, .init = make_folder, .fini = remove_folder)
 {
     struct memtx_document document;
@@ -324,6 +360,63 @@ Test(upkeep, verification_beside_a_writer, .init = make_folder, .fini = remove_f
     memtx_memory_close(r.memory);
     cr_assert_eq(memtx_store_close(store), MEMTX_OK);
     verify(path);
+}
+
+/* One document, longer than what is visible of it. */
+Test(upkeep, verification_of_what_a_capacity_leaves, .init = make_folder, .fini = remove_folder)
+{
+    const struct memtx_store_spec spec = sample_spec();
+    struct memtx_store_options options = memtx_store_options_default();
+    struct memtx_store_facts facts;
+    memtx_store *store;
+    options.capacity_rows = 1000;
+    cr_assert_eq(memtx_store_open(&store, path, &spec, &options), MEMTX_OK, "%s", memtx_last_error());
+    fill(store);
+    cr_assert_eq(memtx_store_verify(store, NULL), MEMTX_OK, "%s", memtx_last_error());
+    memtx_store_info(&facts, store);
+    cr_assert_eq(facts.n_visible_rows, 1000);
+    cr_assert_eq(memtx_store_close(store), MEMTX_OK);
+    verify(path);
+}
+
+/* Opens document "text" of the store at `path`, makes it where it is not, and reads on. */
+static void write_state(bool is_new, uint64_t n_read)
+{
+    static const uint8_t hash[MEMTX_HASH_BYTES] = {7};
+    memtx_store *store = open_store(path, false);
+    struct reading r = {open_memory(store, false, NULL), hash, n_read};
+    cr_assert_eq(is_new ? memtx_memory_begin_document(r.memory, "text")
+                        : memtx_memory_reopen_document(r.memory, "text"),
+                 MEMTX_OK, "%s", memtx_last_error());
+    read_on(&r);
+    memtx_memory_close(r.memory);
+    cr_assert_eq(memtx_store_close(store), MEMTX_OK, "%s", memtx_last_error());
+}
+
+/* A store that is open for reading gives the state that is on disk now, whatever it saw when it was opened. */
+Test(upkeep, a_state_beside_a_writer, .init = make_folder, .fini = remove_folder)
+{
+    int opened[2], written[2], child_status;
+    char byte = 0;
+    unsigned char *state;
+    size_t n_bytes;
+    cr_assert(pipe(opened) == 0 && pipe(written) == 0);
+    pid_t child = fork(); /* the writer, in a process of its own */
+    if (child == 0) {
+        (void)!read(opened[0], &byte, 1);
+        write_state(false, 100);
+        (void)!write(written[1], &byte, 1);
+        _exit(0);
+    }
+    write_state(true, 50);
+    memtx_store *store = open_store(path, true);
+    (void)!write(opened[1], &byte, 1);
+    (void)!read(written[0], &byte, 1);
+    cr_assert_eq(memtx_store_state(&state, &n_bytes, store, "text"), MEMTX_OK, "%s", memtx_last_error());
+    cr_assert_eq(n_bytes, 200);
+    memtx_store_state_free(state);
+    cr_assert_eq(memtx_store_close(store), MEMTX_OK);
+    cr_assert(waitpid(child, &child_status, 0) == child && child_status == 0);
 }
 
 Test(upkeep, a_compacted_copy_holds_the_same, .init = make_folder, .fini = remove_folder)

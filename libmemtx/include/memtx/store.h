@@ -139,7 +139,7 @@ MEMTX_API int memtx_store_document_named(struct memtx_document *out, const memtx
  * MEMTX_E_IO. */
 MEMTX_API int memtx_store_remove_document(memtx_store *store, const char *name);
 
-/* The running state of a document (memtx/memory.h: memtx_memory_set_state): bytes[n_bytes], the caller's, released with
+/* The running state of a document (memtx/memory.h: memtx_memory_set_state), the newest on disk: bytes[n_bytes], the caller's, released with
  * memtx_store_state_free. MEMTX_E_NOT_FOUND (no such document, or it has none), MEMTX_E_CORRUPT, MEMTX_E_NO_MEMORY. */
 MEMTX_API int memtx_store_state(unsigned char **bytes, size_t *n_bytes, memtx_store *store, const char *name);
 MEMTX_API void memtx_store_state_free(unsigned char *bytes); /* NULL is fine */
