@@ -68,6 +68,12 @@ static bool read_request(struct request *request, const struct cli_command *comm
 static int show_progress(void *context, const struct memtx_ingest_progress *p)
 {
     (void)context;
+    if (p->n_all_index_bytes) {
+        const double mib = 1048576, done = (double)p->n_index_bytes, left = (double)p->n_all_index_bytes - done;
+        cli_progress("building indexes  %.1f/%.1f MiB  %.0f s left", done / mib, (double)p->n_all_index_bytes / mib,
+                     done > 0 ? left * p->seconds / done : 0);
+        return cli_interrupted;
+    }
     const double rate = p->seconds > 0 ? (double)p->n_tokens / p->seconds : 0;
     const double seconds_left = rate > 0 ? (double)(p->n_all_tokens - p->n_tokens) / rate : 0;
     cli_progress("%s (%zu of %zu)  %llu/%llu tokens  %.0f tokens/s  %.0f s left", p->name, p->text + 1, p->n_texts,

@@ -169,10 +169,9 @@ static int plan_all(struct ingest *ingest, const struct memtx_model_facts *model
 
 /* ---- reading ---------------------------------------------------------------------------------- */
 
-static int report_progress(const struct ingest *ingest, size_t i)
+static struct memtx_ingest_progress progress_of(const struct ingest *ingest, size_t i)
 {
-    const struct memtx_ingest_options *options = ingest->options;
-    const struct memtx_ingest_progress progress = {
+    return (struct memtx_ingest_progress){
         .name = ingest->report->results[i].name,
         .text = i,
         .n_texts = ingest->n_plans,
@@ -180,6 +179,12 @@ static int report_progress(const struct ingest *ingest, size_t i)
         .n_all_tokens = ingest->n_all,
         .seconds = now() - ingest->start,
     };
+}
+
+static int report_progress(const struct ingest *ingest, size_t i)
+{
+    const struct memtx_ingest_options *options = ingest->options;
+    const struct memtx_ingest_progress progress = progress_of(ingest, i);
     return options->progress && options->progress(options->progress_context, &progress)
                ? memtx__fail(MEMTX_E_INTERRUPTED, "interrupted after %llu of %llu tokens (the same command goes on)",
                              (unsigned long long)ingest->n_done, (unsigned long long)ingest->n_all)
@@ -249,6 +254,25 @@ static int read_document(struct ingest *ingest, size_t i)
     return status;
 }
 
+static int report_sealing(void *context, const struct memtx_store_progress *sealing)
+{
+    const struct ingest *ingest = context;
+    struct memtx_ingest_progress progress = progress_of(ingest, ingest->n_plans - 1);
+    progress.n_index_bytes = sealing->n_bytes;
+    progress.n_all_index_bytes = sealing->n_all_bytes;
+    progress.seconds = sealing->seconds;
+    return ingest->options->progress(ingest->options->progress_context, &progress);
+}
+
+/* What the reading left behind of index files, so that who asks tomorrow finds them. */
+static int seal(struct ingest *ingest)
+{
+    struct memtx_store_upkeep_options upkeep = memtx_store_upkeep_options_default();
+    upkeep.progress = ingest->options->progress ? report_sealing : NULL;
+    upkeep.progress_context = ingest;
+    return memtx_memory_seal(ingest->reading.memory, &upkeep);
+}
+
 static bool any_unread(const struct ingest *ingest)
 {
     bool any = false;
@@ -267,6 +291,9 @@ static int read_all(struct ingest *ingest, const memtx_model *model)
         if (!ingest->plans[i].is_held) {
             status = read_document(ingest, i);
         }
+    }
+    if (!status) {
+        status = seal(ingest);
     }
     (void)snprintf(ingest->report->warning, sizeof ingest->report->warning, "%s", ingest->reading.warning);
     memtx__reading_take_warning(ingest->report->warning, sizeof ingest->report->warning, &ingest->reading);

@@ -1,4 +1,4 @@
-/* Index files built anew (memtx/memory.h): all are dropped, then span after span is sealed. What is interrupted is gone
+/* Index files built at once (memtx/memory.h): those that are due, or all anew, for which the old ones are dropped first. What is interrupted is gone
  * on with by the next writer, or by another rebuild. */
 #include <string.h>
 #include <time.h>
@@ -26,34 +26,25 @@ static int tell(void *context, uint64_t n_rows)
     return r->upkeep->progress(r->upkeep->progress_context, &r->now);
 }
 
-static int build_all(struct memtx__runs *runs, struct memtx__view *view, struct rebuilding *r)
+/* Builds all that is due and tells how far it is. */
+static int seal(struct memtx__runs *runs, struct memtx__view *view, const struct memtx_store_upkeep_options *upkeep)
 {
-    const memtx_store *store = runs->store;
-    struct memtx__run next;
-    int status = memtx__store_drop_runs(runs->store, true);
-    const uint64_t n_rows =
-        store->now.state.n_rows - store->now.state.first_row / store->chunk_rows * store->chunk_rows;
-    r->row_bytes = store->row_bytes;
-    r->now.n_all_bytes =
-        n_rows / runs->choice.run_rows * runs->choice.run_rows * store->n_pairs * (uint64_t)store->row_bytes;
-    while (!status && memtx__runs_next(&next, runs)) {
-        runs->sealing = (struct memtx__sealing){.store = runs->store,
-                                                .view = view,
-                                                .choice = &runs->choice,
-                                                .run = next,
-                                                .blobs = runs->sealing.blobs,
-                                                .tell = tell,
-                                                .tell_context = r};
-        status = memtx__view_begin(view);
-        if (!status) {
-            status = memtx__run_build(&runs->sealing);
-            memtx__view_end(view);
-        }
-        if (!status) {
-            status = memtx__runs_enter(runs, &runs->sealing);
-        }
+    struct rebuilding r = {.upkeep = upkeep, .row_bytes = runs->store->row_bytes};
+    (void)clock_gettime(CLOCK_MONOTONIC, &r.begun);
+    int status = memtx__store_flush(runs->store);
+    if (!status) {
+        r.now.n_all_bytes = memtx__runs_n_due(runs) * runs->store->row_bytes;
+        status = memtx__runs_seal(runs, view, tell, &r);
     }
     return status;
+}
+
+int memtx_memory_seal(memtx_memory *memory, const struct memtx_store_upkeep_options *upkeep)
+{
+    if (memory->in_segment || memory->options.reader) {
+        return memtx__fail(MEMTX_E_INVALID, "indexes are built between segments, by who appends");
+    }
+    return memory->has_runs ? seal(&memory->runs, &memory->view, upkeep) : MEMTX_OK;
 }
 
 int memtx_memory_rebuild(memtx_store *store, const struct memtx_memory_options *options,
@@ -61,7 +52,6 @@ int memtx_memory_rebuild(memtx_store *store, const struct memtx_memory_options *
 {
     struct memtx__runs runs = {0};
     struct memtx__view view = {0};
-    struct rebuilding r = {.upkeep = upkeep};
     char spec[MEMTX__RUN_SPEC_BYTES];
     int status = memtx__store_check_writable(store);
     if (!status && !store->directory) {
@@ -79,13 +69,18 @@ int memtx_memory_rebuild(memtx_store *store, const struct memtx_memory_options *
     const uint64_t run_rows =
         options->run_rows || store->now.n_runs == 0 ? options->run_rows : store->now.runs[0].n_rows;
     (void)snprintf(spec, sizeof spec, "%s", options->index ? options->index : store->now.runs[0].spec);
-    (void)clock_gettime(CLOCK_MONOTONIC, &r.begun);
     status = memtx__runs_open(&runs, store, spec, options->resolve_index, run_rows, true, false);
     if (!status) {
         status = memtx__view_open(&view, store, false);
     }
     if (!status) {
-        status = build_all(&runs, &view, &r);
+        status = memtx__store_drop_runs(store, true);
+    }
+    if (!status) {
+        status = seal(&runs, &view, upkeep);
+    }
+    if (!status && *runs.warning) {
+        status = memtx__fail(MEMTX_E_IO, "%s", runs.warning);
     }
     if (view.store) {
         memtx__view_close(&view);

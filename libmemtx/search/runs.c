@@ -2,7 +2,9 @@
 #include "search/runs.h"
 
 #include <omp.h>
+#include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/alloc.h"
 #include "base/status.h"
@@ -236,7 +238,7 @@ static void collect(struct memtx__runs *runs)
     }
 }
 
-static void build_now(struct memtx__runs *runs, struct memtx__view *view)
+static int build_now(struct memtx__runs *runs, struct memtx__view *view)
 {
     runs->sealing.view = view;
     int status = memtx__view_begin(view);
@@ -247,9 +249,22 @@ static void build_now(struct memtx__runs *runs, struct memtx__view *view)
     if (!status) {
         status = memtx__runs_enter(runs, &runs->sealing);
     }
-    if (status) {
+    if (status && status != MEMTX_E_INTERRUPTED) {
         give_up(runs);
     }
+    return status;
+}
+
+/* What is due next, in runs->sealing; false: nothing. */
+static bool plan(struct memtx__runs *runs)
+{
+    struct memtx__run next;
+    const bool is_due = !runs->has_failed && !runs->is_building && memtx__runs_next(&next, runs);
+    if (is_due) {
+        runs->sealing = (struct memtx__sealing){
+            .store = runs->store, .choice = &runs->choice, .run = next, .blobs = runs->sealing.blobs};
+    }
+    return is_due;
 }
 
 static void start(struct memtx__runs *runs)
@@ -266,18 +281,56 @@ static void start(struct memtx__runs *runs)
 
 void memtx__runs_prepare(struct memtx__runs *runs, struct memtx__view *view)
 {
-    struct memtx__run next;
     collect(runs);
     if (!runs->is_writer || memtx__runs_refresh(runs, &runs->store->now)) {
         return;
     }
-    while (!runs->has_failed && !runs->is_building && memtx__runs_next(&next, runs)) {
-        runs->sealing = (struct memtx__sealing){
-            .store = runs->store, .choice = &runs->choice, .run = next, .blobs = runs->sealing.blobs};
+    while (plan(runs)) {
         if (runs->in_background) {
             start(runs);
         } else {
-            build_now(runs, view);
+            (void)build_now(runs, view);
         }
     }
+}
+
+uint64_t memtx__runs_n_due(const struct memtx__runs *runs)
+{
+    const memtx_store *store = runs->store;
+    uint64_t n_rows = 0;
+    for (size_t i = 0; i < runs->n_loaded; i++) {
+        n_rows += runs->loaded[i].is_good ? 0 : runs->loaded[i].run.n_rows;
+    }
+    const uint64_t end =
+        runs->n_loaded ? runs->loaded[runs->n_loaded - 1].run.first_row + runs->loaded[runs->n_loaded - 1].run.n_rows
+                       : 0;
+    const uint64_t first_visible = store->now.state.first_row / store->chunk_rows * store->chunk_rows;
+    const uint64_t first = end > first_visible ? end : first_visible;
+    n_rows += store->n_written_rows > first
+                  ? (store->n_written_rows - first) / runs->choice.run_rows * runs->choice.run_rows
+                  : 0;
+    return n_rows * store->n_pairs;
+}
+
+int memtx__runs_seal(struct memtx__runs *runs, struct memtx__view *view, int (*tell)(void *context, uint64_t n_rows),
+                     void *tell_context)
+{
+    const struct timespec pause = {0, 50000000};
+    int status = MEMTX_OK;
+    while (runs->is_building && !status) {
+        (void)nanosleep(&pause, NULL);
+        collect(runs);
+        if (tell && tell(tell_context, 0)) {
+            status = memtx__fail(MEMTX_E_INTERRUPTED, "interrupted while an index was built");
+        }
+    }
+    if (!status) {
+        status = memtx__runs_refresh(runs, &runs->store->now);
+    }
+    while (!status && plan(runs)) {
+        runs->sealing.tell = tell;
+        runs->sealing.tell_context = tell_context;
+        status = build_now(runs, view) == MEMTX_E_INTERRUPTED ? MEMTX_E_INTERRUPTED : MEMTX_OK;
+    }
+    return status;
 }

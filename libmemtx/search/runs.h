@@ -104,6 +104,14 @@ void memtx__runs_take(struct memtx__runs *runs, struct memtx__arena *arena, size
  * one after the other in a thread. What fails there is a warning, and the rows are searched exactly. */
 void memtx__runs_prepare(struct memtx__runs *runs, struct memtx__view *view);
 
+/* Builds all that is due, at once. `tell`, or NULL, is called after each pair with the rows that were read, now and then
+ * with 0 while a thread is waited for; anything but 0 ends it: MEMTX_E_INTERRUPTED. */
+int memtx__runs_seal(struct memtx__runs *runs, struct memtx__view *view, int (*tell)(void *context, uint64_t n_rows),
+                     void *tell_context);
+
+/* Rows of keys, of all pairs together, that are still to be read for what is due. */
+uint64_t memtx__runs_n_due(const struct memtx__runs *runs);
+
 /* The runs that a catalogue names: looks at those that are new. MEMTX_E_NO_MEMORY. */
 int memtx__runs_refresh(struct memtx__runs *runs, const struct memtx__catalogue *catalogue);
 

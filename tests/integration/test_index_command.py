@@ -74,7 +74,7 @@ def what_is_found_can_be_less():
 def a_reading_goes_on_with_its_index():
     store = new("goes-on")
     ingest(store, "--tokens", str(HALF), "--index", "faiss:Flat")
-    assert len(files(store)) >= 1, os.listdir(store)  # built beside the reading: how many is a matter of time
+    assert len(files(store)) == HALF // 2040, os.listdir(store)  # beside the reading and after it
     nll, note = go_on(store, "--index", "faiss:Flat")
     same(nll)
     assert note is None and len(files(store)) == WHOLE // 2040, (note, files(store))
@@ -143,7 +143,8 @@ def a_kill_while_one_is_built():
         process.wait(timeout=30)
         n_killed += process.returncode == -signal.SIGKILL
         good("store", "verify", store)
-        good("store", "rm", store, NAME)  # a writer, and the reading begins anew
+        result = memtx("store", "rm", store, NAME)  # a writer, and the reading begins anew
+        assert result.code == 0 or "no document" in result.err, result
         assert "run.tmp" not in files(store), files(store)
         shown = good("store", "info", store).out
         assert "index files  %d" % len(files(store)) in shown, (shown, files(store))

@@ -153,8 +153,11 @@ Test(damage, records, .init = make_folder, .fini = remove_folder)
 {
     static const unsigned char zero[8];
     memtx_store *store = open_store();
+    const struct memtx__run run = {.n_rows = 100, .n_bytes = 1000, .spec = "a file that nobody looks for here"};
     append(store, add_document(store, "text"), 100, 0);
+    cr_assert_eq(memtx__store_enter_run(store, &run), MEMTX_OK, "%s", memtx_last_error());
     close_store(store);
+    damage_record("runs", zero, 8, 0);
     damage_record("meta", "spec", 4, 1);
     damage_record("meta", "state", 5, 0);
     damage_record("docs", zero, 8, 0);

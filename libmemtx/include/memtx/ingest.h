@@ -22,8 +22,9 @@ extern "C" {
 struct memtx_ingest_progress {
     const char *name; /* of the document */
     size_t text, n_texts;
-    uint64_t n_tokens, n_all_tokens; /* of all texts together, without what the store held before */
-    double seconds;                  /* spent on them */
+    uint64_t n_tokens, n_all_tokens;           /* of all texts together, without what the store held before */
+    double seconds;                            /* spent on them */
+    uint64_t n_index_bytes, n_all_index_bytes; /* of keys, when index files are built after the reading; else 0 */
 };
 
 struct memtx_ingest_options {

@@ -153,6 +153,11 @@ MEMTX_API void memtx_memory_info(struct memtx_memory_facts *out, const memtx_mem
  * nothing. Borrowed until the next call. */
 MEMTX_API const char *memtx_memory_warning(const memtx_memory *memory);
 
+/* Builds the index files that are due: all full spans of rows on disk, with what is being built in the background first;
+ * for whoever has appended and wants the next reader to find them. Between segments. MEMTX_E_INTERRUPTED (those that are
+ * finished stay); what else goes wrong is a warning, and those rows are searched exactly. */
+MEMTX_API int memtx_memory_seal(memtx_memory *memory, const struct memtx_store_upkeep_options *upkeep);
+
 /* Builds the index files of a store in a directory anew, with index, resolve_index and run_rows of the options (index
  * NULL, run_rows 0: as the files have it; without an index nothing is done where there are none); the newest rows, fewer than run_rows,
  * stay without. No memory may be open over the store. MEMTX_E_INVALID (a spec; read-only; no directory), MEMTX_E_BUSY,
