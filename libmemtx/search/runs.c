@@ -110,10 +110,11 @@ static void warn(struct memtx__runs *runs, const char *what)
 }
 
 int memtx__runs_add(struct memtx__runs *runs, const struct memtx__run *run, FILE *file,
-                    const struct memtx__run_blob *blobs, bool is_nameless)
+                    const struct memtx__run_blob *blobs, bool is_nameless, bool is_checked)
 {
     const size_t n_pairs = runs->store->n_pairs;
-    struct memtx__loaded_run loaded = {.run = *run, .file = file, .is_good = file != NULL, .is_nameless = is_nameless};
+    struct memtx__loaded_run loaded = {
+        .run = *run, .file = file, .is_good = file != NULL, .is_nameless = is_nameless, .is_checked = is_checked};
     size_t place = 0;
     int status = memtx__grow(&runs->loaded, &runs->n_loaded_held, runs->n_loaded + 1, sizeof *runs->loaded);
     if (!status) {
@@ -144,7 +145,7 @@ int memtx__runs_add(struct memtx__runs *runs, const struct memtx__run *run, FILE
     return MEMTX_OK;
 }
 
-/* Looks at a run that the catalogue names: all of its file is read once. */
+/* Looks at a run that the catalogue names. A writer reads all of its file. */
 static int look(struct memtx__runs *runs, const struct memtx__run *run)
 {
     struct memtx__run_blob *blobs;
@@ -159,7 +160,7 @@ static int look(struct memtx__runs *runs, const struct memtx__run *run)
             : memtx__fail(MEMTX_E_MISMATCH, "the index of rows %llu to %llu is %s, not %s",
                           (unsigned long long)run->first_row, (unsigned long long)(run->first_row + run->n_rows - 1),
                           run->spec, runs->choice.spec);
-    for (size_t pair = 0; pair < runs->store->n_pairs && !failed; pair++) {
+    for (size_t pair = 0; pair < runs->store->n_pairs && !failed && runs->is_writer; pair++) {
         failed = memtx__run_file_check(file, &blobs[pair], run, &runs->store->pairs[pair]);
     }
     if (failed) {
@@ -169,7 +170,7 @@ static int look(struct memtx__runs *runs, const struct memtx__run *run)
             file = NULL;
         }
     }
-    status = memtx__runs_add(runs, run, file, blobs, false);
+    status = memtx__runs_add(runs, run, file, blobs, false, runs->is_writer);
     memtx__free(blobs);
     return status;
 }

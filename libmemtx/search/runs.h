@@ -34,6 +34,8 @@ struct memtx__loaded_run {
     struct memtx__run_blob *blobs; /* [n_pairs] */
     void **indexes;                /* [n_pairs]; NULL: not loaded yet */
     bool is_good;
+    bool is_checked;  /* its blobs have been read and are what they were: the writer's, who builds anew what is not;
+                      * a reader checks each before it is loaded */
     bool was_asked;   /* in this search */
     bool is_nameless; /* of a store without a directory: it is in no catalogue */
 };
@@ -135,6 +137,6 @@ bool memtx__runs_same_kind(const char *spec, const char *other);
 
 /* Makes room for one more and loads it. The file becomes the list's, on failure too. */
 int memtx__runs_add(struct memtx__runs *runs, const struct memtx__run *run, FILE *file,
-                    const struct memtx__run_blob *blobs, bool is_nameless);
+                    const struct memtx__run_blob *blobs, bool is_nameless, bool is_checked);
 
 #endif

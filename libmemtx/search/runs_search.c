@@ -135,13 +135,19 @@ static bool load(struct search *search, struct memtx__loaded_run *loaded)
     struct memtx__runs *runs = search->runs;
     const struct memtx__run_blob *blob = &loaded->blobs[search->pair];
     void **index = &loaded->indexes[search->pair];
+    int status = MEMTX_OK;
     if (!loaded->is_good || *index) {
         return loaded->is_good;
     }
-    int status = fseek(loaded->file, (long)blob->offset, SEEK_SET)
-                     ? memtx__fail(MEMTX_E_IO, "cannot read an index file")
-                     : runs->choice.operations->load(index, runs->choice.spec, runs->store->spec.head_size,
-                                                     loaded->file, blob->n_bytes);
+    if (!loaded->is_checked) {
+        status = memtx__run_file_check(loaded->file, blob, &loaded->run, &runs->store->pairs[search->pair]);
+    } else if (fseek(loaded->file, (long)blob->offset, SEEK_SET)) {
+        status = memtx__fail(MEMTX_E_IO, "cannot read an index file");
+    }
+    if (!status) {
+        status = runs->choice.operations->load(index, runs->choice.spec, runs->store->spec.head_size, loaded->file,
+                                               blob->n_bytes);
+    }
     if (status) {
         (void)snprintf(runs->warning, sizeof runs->warning, "%s; its rows are searched exactly", memtx_last_error());
         loaded->is_good = false;

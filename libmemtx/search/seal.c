@@ -111,7 +111,7 @@ int memtx__runs_enter(struct memtx__runs *runs, struct memtx__sealing *sealing)
     if (status) {
         (void)fclose(sealing->file);
     } else {
-        status = memtx__runs_add(runs, &sealing->run, sealing->file, sealing->blobs, is_nameless);
+        status = memtx__runs_add(runs, &sealing->run, sealing->file, sealing->blobs, is_nameless, true);
     }
     if (is_nameless) {
         runs->store->now.state.next_run++;
