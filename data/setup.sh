@@ -47,7 +47,7 @@ setup_build() {
 setup_sanitized() {
     build_in build-asan meson-test-prereq --buildtype=debugoptimized -Db_lundef=false -Dwerror=false \
         -Db_sanitize=address,undefined -Dc_args=-fno-sanitize-recover=undefined
-    build_in build-tsan tests/stress/stress_threads --buildtype=debugoptimized -Db_lundef=false -Dwerror=false \
+    build_in build-tsan stress --buildtype=debugoptimized -Db_lundef=false -Dwerror=false \
         -Db_sanitize=thread
 }
 
