@@ -23,7 +23,7 @@ struct bench_option {
     const char **argument;
 };
 
-/* A program: its help, and the NULL-terminated names and own options, of which there are at most 8. */
+/* A program: its help, and the NULL-terminated names and own options, of which there are at most 12. */
 struct bench_program {
     const char *usage;
     const char *const *names;

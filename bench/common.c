@@ -10,7 +10,7 @@
 
 #include "bench.h"
 
-enum { MOST_OPTIONS = 8, SHARED_OPTIONS = 4 }; /* of a program's own; and those below */
+enum { MOST_OPTIONS = 12, SHARED_OPTIONS = 4 }; /* of a program's own; and those below */
 
 /* Every option by the name it has: the program's own, then the shared ones. */
 static void list_options(struct option *out, const struct bench_option *own)

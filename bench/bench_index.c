@@ -1,0 +1,361 @@
+/* Indexes side by side over the rows of one (layer, kv head), on random unit vectors or on what bench/harvest took from a
+ * real model: what they find, what attention makes of it, how fast, at what cost. JSON lines.
+ *
+ * All go through a memory over one store, as a runtime uses them: queries/s is that of memtx_memory_attend, whose
+ * gathering and softmax are the same for each. recall is against exact search: the share of its k rows that came back;
+ * V_error the mean of |V - V_exact| / |V_exact|, LSE_error that of |LSE - LSE_exact|, over all queries.
+ */
+#include <dirent.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "../index/indexes.h"
+#include "bench.h"
+#include "memtx/memtx.h"
+#include "rows_file.h"
+
+enum { APPENDED = 4096, MOST_BATCH = 1 << 16, N_BATCHES = 3 };
+
+static const size_t batches[N_BATCHES - 1] = {1, 32};
+
+/* What one index answers and costs. */
+struct figures {
+    double recall, V_error, LSE_error;
+    double queries_per_s[N_BATCHES]; /* of 1, of 32, of all queries at once */
+    double build_s, bytes_per_row;
+    long rss_kib;
+};
+
+struct bench {
+    struct bench_setting setting;
+    struct bench_rows rows;
+    size_t k;
+    uint64_t run_rows;
+    const char *data; /* for the report */
+    char path[4096];
+    float *V, *LSE, *exact_V, *exact_LSE;
+    struct memtx_hit *hits, *exact_hits;
+    uint64_t *positions;
+};
+
+static void check(int status, const char *what)
+{
+    if (status) {
+        bench_die(what, memtx_last_error());
+    }
+}
+
+static void *take(size_t n, size_t item_bytes)
+{
+    void *block = calloc(n ? n : 1, item_bytes);
+    if (!block) {
+        bench_die("memory", "there is none left");
+    }
+    return block;
+}
+
+/* ---- the store -------------------------------------------------------------------------------- */
+
+static void remove_store(const char *path)
+{
+    DIR *list = opendir(path);
+    const struct dirent *entry;
+    char file[5000];
+    while (list && (entry = readdir(list))) {
+        (void)snprintf(file, sizeof file, "%s/%s", path, entry->d_name);
+        (void)unlink(file);
+    }
+    if (list) {
+        (void)closedir(list);
+    }
+    (void)rmdir(path);
+}
+
+/* Positions are off: the queries have been turned already. */
+static struct memtx_store_spec spec_of(const struct bench *b)
+{
+    struct memtx_store_spec spec = {.n_layers = 1,
+                                    .n_heads = 1,
+                                    .n_kv_heads = 1,
+                                    .head_size = (uint32_t)b->rows.dim,
+                                    .scale = b->rows.scale,
+                                    .row_type = MEMTX_ROWS_F16};
+    memtx_store_keep_layer(&spec, 0);
+    return spec;
+}
+
+static void fill_store(const struct bench *b)
+{
+    const struct memtx_store_spec spec = spec_of(b);
+    struct memtx_memory_options options = memtx_memory_options_default();
+    uint32_t *tokens = take(APPENDED, sizeof *tokens);
+    uint64_t *positions = take(APPENDED, sizeof *positions);
+    memtx_store *store;
+    memtx_memory *memory;
+    options.most_tokens = APPENDED;
+    check(memtx_store_open(&store, b->path, &spec, NULL), "store");
+    check(memtx_memory_open(&memory, store, &options), "memory");
+    check(memtx_memory_begin_document(memory, "rows"), "document");
+    for (size_t row = 0; row < b->rows.n_rows; row += APPENDED) {
+        const size_t n = b->rows.n_rows - row < APPENDED ? b->rows.n_rows - row : APPENDED;
+        for (size_t i = 0; i < n; i++) {
+            positions[i] = row + i;
+        }
+        check(memtx_memory_append(memory, 0, n, b->rows.keys + row * b->rows.dim, b->rows.values + row * b->rows.dim,
+                                  tokens, positions),
+              "append");
+        check(memtx_memory_commit(memory), "commit");
+    }
+    check(memtx_memory_end_document(memory, NULL), "document");
+    memtx_memory_close(memory);
+    check(memtx_store_close(store), "store");
+    free(tokens);
+    free(positions);
+}
+
+/* ---- one index -------------------------------------------------------------------------------- */
+
+static struct memtx_memory_options options_of(const struct bench *b, const char *index)
+{
+    struct memtx_memory_options options = memtx_memory_options_default();
+    options.k = (uint32_t)b->k;
+    options.scope = MEMTX_SCOPE_ALL;
+    options.most_tokens = (uint32_t)b->rows.n_queries;
+    options.index = index;
+    options.resolve_index = memtx_index_resolve;
+    options.run_rows = b->run_rows;
+    options.reader = true;
+    return options;
+}
+
+static void build(struct figures *out, const struct bench *b, const char *index)
+{
+    const struct memtx_memory_options options = options_of(b, index);
+    struct memtx_store_facts facts;
+    memtx_store *store;
+    const bool is_exact = strcmp(index, "exact") == 0;
+    check(memtx_store_open(&store, b->path, NULL, NULL), "store");
+    const double start = bench_now();
+    if (!is_exact) {
+        check(memtx_memory_rebuild(store, &options, NULL), index);
+    }
+    out->build_s = is_exact ? 0 : bench_now() - start;
+    memtx_store_info(&facts, store);
+    out->bytes_per_row = is_exact || !facts.run_rows ? 0 : (double)facts.run_bytes / (double)facts.run_rows;
+    check(memtx_store_close(store), "store");
+}
+
+/* Seconds for all queries, n at a time. */
+static double ask(const struct bench *b, memtx_memory *memory, size_t n_all, size_t n)
+{
+    const double start = bench_now();
+    check(memtx_memory_begin_segment(memory), "segment");
+    for (size_t q = 0; q < n_all; q += n) {
+        const size_t n_now = n_all - q < n ? n_all - q : n;
+        check(memtx_memory_attend(b->V + q * b->rows.dim, b->LSE + q, b->hits + q * b->k, memory, 0, n_now,
+                                  b->rows.queries + q * b->rows.dim, b->positions),
+              "attend");
+    }
+    memtx_memory_end_segment(memory);
+    return bench_now() - start;
+}
+
+static void time_batches(struct figures *out, const struct bench *b, memtx_memory *memory)
+{
+    double seconds[BENCH_MOST_REPEATS];
+    for (size_t i = 0; i < N_BATCHES; i++) {
+        const size_t n = i < N_BATCHES - 1 ? batches[i] : b->rows.n_queries;
+        const size_t n_wanted = i < N_BATCHES - 1 ? 8 * n : n;
+        const size_t n_all = n_wanted < b->rows.n_queries ? n_wanted : b->rows.n_queries;
+        for (size_t r = 0; r < b->setting.n_repeats; r++) {
+            seconds[r] = ask(b, memory, n_all, n);
+        }
+        out->queries_per_s[i] = (double)n_all / bench_median(seconds, b->setting.n_repeats);
+    }
+}
+
+static double recall_of(const struct bench *b, size_t q)
+{
+    size_t n_found = 0, n_exact = 0;
+    for (size_t i = 0; i < b->k; i++) {
+        const int64_t row = b->exact_hits[q * b->k + i].row;
+        n_exact += row >= 0;
+        for (size_t j = 0; j < b->k && row >= 0; j++) {
+            n_found += b->hits[q * b->k + j].row == row;
+        }
+    }
+    return n_exact ? (double)n_found / (double)n_exact : 1;
+}
+
+static void compare(struct figures *out, const struct bench *b)
+{
+    const size_t dim = b->rows.dim, n = b->rows.n_queries;
+    for (size_t q = 0; q < n; q++) {
+        double apart = 0, length = 0;
+        for (size_t i = 0; i < dim; i++) {
+            const double exact = (double)b->exact_V[q * dim + i], found = (double)b->V[q * dim + i];
+            apart += (found - exact) * (found - exact);
+            length += exact * exact;
+        }
+        out->recall += recall_of(b, q) / (double)n;
+        out->V_error += (length > 0 ? sqrt(apart / length) : 0) / (double)n;
+        out->LSE_error += fabs((double)b->LSE[q] - (double)b->exact_LSE[q]) / (double)n;
+    }
+}
+
+static long rss_kib(void)
+{
+    char line[128];
+    long kib = 0;
+    FILE *file = fopen("/proc/self/status", "r");
+    while (file && fgets(line, sizeof line, file) && sscanf(line, "VmRSS: %ld", &kib) != 1) { /* NOLINT */
+    }
+    if (file) {
+        (void)fclose(file);
+    }
+    return kib;
+}
+
+static void measure(struct figures *out, struct bench *b, const char *index, bool is_oracle)
+{
+    const struct memtx_memory_options options = options_of(b, index);
+    struct memtx_store_options read_only = memtx_store_options_default();
+    memtx_store *store;
+    memtx_memory *memory;
+    *out = (struct figures){0};
+    build(out, b, index);
+    read_only.read_only = true;
+    check(memtx_store_open(&store, b->path, NULL, &read_only), "store");
+    check(memtx_memory_open(&memory, store, &options), index);
+    (void)ask(b, memory, b->rows.n_queries, b->rows.n_queries); /* loads, and checks what is read first */
+    if (is_oracle) {
+        memcpy(b->exact_V, b->V, b->rows.n_queries * b->rows.dim * sizeof *b->V);
+        memcpy(b->exact_LSE, b->LSE, b->rows.n_queries * sizeof *b->LSE);
+        memcpy(b->exact_hits, b->hits, b->rows.n_queries * b->k * sizeof *b->hits);
+    } else {
+        compare(out, b);
+        time_batches(out, b, memory);
+        out->rss_kib = rss_kib();
+    }
+    if (*memtx_memory_warning(memory)) {
+        bench_die(index, memtx_memory_warning(memory));
+    }
+    memtx_memory_close(memory);
+    check(memtx_store_close(store), "store");
+}
+
+static void print_figures(FILE *file, const struct bench *b, const char *index, const struct figures *f)
+{
+    (void)fprintf(file,
+                  "{\"index\": \"%s\", \"data\": \"%s\", \"rows\": %zu, \"queries\": %zu, \"dim\": %zu, \"k\": %zu, "
+                  "\"recall\": %.4f, \"V_error\": %.4f, \"LSE_error\": %.4f, \"queries_per_s\": %.0f, "
+                  "\"queries_per_s_1\": %.0f, \"queries_per_s_32\": %.0f, \"build_s\": %.3f, \"bytes_per_row\": %.1f, "
+                  "\"rss_mib\": %.1f}\n",
+                  index, b->data, b->rows.n_rows, b->rows.n_queries, b->rows.dim, b->k, f->recall, f->V_error,
+                  f->LSE_error, f->queries_per_s[2], f->queries_per_s[0], f->queries_per_s[1], f->build_s,
+                  f->bytes_per_row, (double)f->rss_kib / 1024);
+    (void)fflush(file);
+}
+
+/* ---- the command ------------------------------------------------------------------------------ */
+
+static const char usage[] =
+    "Usage: bench_index [--rows N] [--queries N] [--dim N] [--k N] [--run-rows N] [--indexes LIST] [--json FILE]\n"
+    "                   [--keys FILE [--real-queries FILE]] [--repeats N] [--threads N]\n"
+    "Indexes side by side over N rows, as JSON lines; --json -: to standard output (default).\n"
+    "--indexes: specs, separated by semicolons, or by commas before exact and faiss: (default exact,faiss:Flat);\n"
+    "  such as exact,faiss:IVF1024,Flat@nprobe=32,faiss:HNSW32@efSearch=64\n"
+    "--keys: rows that bench/harvest wrote, with its queries unless --real-queries names others; without it random\n"
+    "  unit vectors. --run-rows: rows of one index (default: all that fill chunks).\n";
+
+static void open_bench(struct bench *b, const char *folder)
+{
+    const size_t n = b->rows.n_queries, dim = b->rows.dim;
+    (void)snprintf(b->path, sizeof b->path, "%s/memtx-bench-XXXXXX", folder);
+    if (!mkdtemp(b->path)) {
+        bench_die(b->path, "cannot be made");
+    }
+    b->V = take(n * dim, sizeof *b->V);
+    b->exact_V = take(n * dim, sizeof *b->V);
+    b->LSE = take(n, sizeof *b->LSE);
+    b->exact_LSE = take(n, sizeof *b->LSE);
+    b->hits = take(n * b->k, sizeof *b->hits);
+    b->exact_hits = take(n * b->k, sizeof *b->hits);
+    b->positions = take(n, sizeof *b->positions);
+    fill_store(b);
+}
+
+static void close_bench(struct bench *b)
+{
+    remove_store(b->path);
+    bench_rows_release(&b->rows);
+    free(b->V);
+    free(b->exact_V);
+    free(b->LSE);
+    free(b->exact_LSE);
+    free(b->hits);
+    free(b->exact_hits);
+    free(b->positions);
+}
+
+/* The next spec of a list: up to a semicolon, or to a comma before "exact" or a scheme. */
+static char *next_spec(char **rest)
+{
+    char *spec = *rest;
+    for (char *c = spec; c && *c; c++) {
+        const bool ends =
+            *c == ';' || (*c == ',' && (strncmp(c + 1, "exact", 5) == 0 || strncmp(c + 1, "faiss:", 6) == 0));
+        if (ends) {
+            *c = '\0';
+            *rest = c + 1;
+            return spec;
+        }
+    }
+    *rest = NULL;
+    return spec;
+}
+
+int main(int argc, char **argv)
+{
+    static const char *const names[] = {NULL};
+    const char *rows = "65536", *queries = "1536", *dim = "64", *k = "32", *run_rows = NULL, *json = "-", *keys = NULL;
+    const char *real_queries = NULL, *indexes = "exact,faiss:Flat", *folder = getenv("TMPDIR");
+    const struct bench_option options[] = {{"rows", &rows}, {"queries", &queries},   {"dim", &dim},
+                                           {"k", &k},       {"run-rows", &run_rows}, {"indexes", &indexes},
+                                           {"json", &json}, {"keys", &keys},         {"real-queries", &real_queries},
+                                           {NULL, NULL}};
+    struct bench b = {.setting.n_repeats = 5, .data = "random"};
+    struct figures figures;
+    bench_read_command_line(&b.setting, &(struct bench_program){usage, names, options}, argc, argv);
+    const size_t n_rows = (size_t)bench_count("--rows", rows, 1, UINT64_C(1) << 32);
+    const size_t n_queries = (size_t)bench_count("--queries", queries, 1, MOST_BATCH);
+    b.k = (size_t)bench_count("--k", k, 1, 4096);
+    if (keys) {
+        bench_rows_read(&b.rows, keys, real_queries ? real_queries : keys, n_rows, n_queries);
+        b.data = keys;
+    } else {
+        bench_rows_draw(&b.rows, n_rows, n_queries, (size_t)bench_count("--dim", dim, 1, 512), 1);
+    }
+    const uint64_t chunk_rows = 65280 / (2 * b.rows.dim);
+    b.run_rows = run_rows               ? bench_count("--run-rows", run_rows, 1, UINT64_C(1) << 32)
+                 : n_rows >= chunk_rows ? n_rows / chunk_rows * chunk_rows
+                                        : chunk_rows;
+    FILE *out = strcmp(json, "-") == 0 ? stdout : fopen(json, "w");
+    char *list = strdup(indexes);
+    if (!out || !list) {
+        bench_die(json, "cannot be written");
+    }
+    open_bench(&b, folder ? folder : "/var/tmp");
+    measure(&figures, &b, "exact", true);
+    for (char *rest = list; rest;) {
+        const char *spec = next_spec(&rest);
+        measure(&figures, &b, spec, false);
+        print_figures(out, &b, spec, &figures);
+    }
+    close_bench(&b);
+    free(list);
+    return fclose(out) ? 1 : 0;
+}
