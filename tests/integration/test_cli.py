@@ -75,7 +75,8 @@ def help_wins_before_anything_is_opened():
 @case
 def version():
     for args in (["--version"], ["-V"]):
-        assert re.fullmatch(r"memtx \d+\.\d+\.\d+ \(LMDB [\d.]+, oneDNN [\d.]+, PCRE2 [\d.]+\)\n", good(*args).out)
+        assert re.fullmatch(r"memtx \d+\.\d+\.\d+ \(LMDB [\d.]+, oneDNN [\d.]+, PCRE2 [\d.]+\)"
+                            r"(, FAISS [\d.]+ \(\w+\))?\n", good(*args).out)
 
 
 @case
