@@ -11,7 +11,7 @@
 enum { RUN = 2040, N_DOCUMENTS = 5 };
 
 static const char *const specs[] = {
-    "faiss:Flat",  "faiss:IVF16,Flat@nprobe=2", "faiss:IVF16,SQ8@nprobe=1", "faiss:SQ8",
+    "faiss:Flat",  "faiss:IVF64,Flat@nprobe=1", "faiss:IVF16,SQ8@nprobe=1", "faiss:SQ8",
     "faiss:PQ4x4", "faiss:IVF8,PQ4x4@nprobe=2", "faiss:HNSW8,SQfp16",       "faiss:HNSW16@efSearch=32"};
 
 static char folder[64], path[128];
@@ -92,7 +92,7 @@ static struct hand open_hand(const char *spec, uint64_t capacity)
     hand.is_kept = true;
     hand.spec.rope_dims = 0;
     hand.store_options.capacity_rows = capacity;
-    hand.options.k = 20;
+    hand.options.k = 60; /* more than a list of the IVF64 holds: the caller has to fill up */
     hand.options.index = spec;
     hand.options.resolve_index = memtx_index_resolve;
     hand.options.run_rows = RUN;
