@@ -133,12 +133,13 @@ static void cut_back(struct memtx__topk *topk, size_t n_spare)
     }
     const int32_t kth_bits = kth >= 0 ? kth : kth ^ INT32_MAX;
     memcpy(&topk->threshold, &kth_bits, sizeof topk->threshold);
-    topk->n = 0;
+    size_t n_kept = 0;
     for (size_t i = 0; i < n; i++) { /* without a branch: what does not stay is written over by the next */
         const int stays = (orders[i] > kth) | ((orders[i] == kth) & (c[i].id <= last));
-        c[topk->n] = c[i];
-        topk->n += (size_t)stays;
+        c[n_kept] = c[i];
+        n_kept += (size_t)stays;
     }
+    topk->n = n_kept;
 }
 
 void memtx__topk_push(struct memtx__topk *topk, struct memtx__candidate candidate)

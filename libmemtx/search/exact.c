@@ -12,14 +12,15 @@
 #include <string.h>
 
 #include "base/status.h"
+#include "math/clones.h"
 #include "math/rows.h"
 #include "search/exact_tile.h"
 
 enum {
-    FEW_QUERIES = 64,     /* for each thread; below it the rows are shared out instead */
-    LEAST_SPARE = 32,     /* candidates beyond k, however small k is */
-    AGAIN_QUERIES = 16,   /* multiplied at once when candidates are scored again */
-    PREFETCH_DISTANCE = 8 /* candidates */
+    FEW_QUERIES = 64,  /* for each thread; below it the rows are shared out instead */
+    LEAST_SPARE = 32,  /* candidates beyond k, however small k is */
+    SUMS_AT_ONCE = 8,  /* of candidates that are scored again */
+    FETCHED_AHEAD = 8, /* candidates' rows */
 };
 
 /* Of each type, for each neighbour (bench/README.md). */
@@ -217,8 +218,8 @@ static const unsigned char *row_at(const struct memtx__row_set *rows, int64_t pl
 static void gather(float *out, const struct memtx__row_set *rows, const struct memtx__candidate *candidates, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
-        if (i + PREFETCH_DISTANCE < n) {
-            const unsigned char *next = row_at(rows, candidates[i + PREFETCH_DISTANCE].id);
+        if (i + FETCHED_AHEAD < n) {
+            const unsigned char *next = row_at(rows, candidates[i + FETCHED_AHEAD].id);
             __builtin_prefetch(next);
             __builtin_prefetch(next + 64);
         }
@@ -226,40 +227,43 @@ static void gather(float *out, const struct memtx__row_set *rows, const struct m
     }
 }
 
-/* Scores the candidates of query q again, exactly as a search in f32 would, and gives them their ids. oneDNN adds up in
- * an order that depends on the shape: with 16 queries and more, and 2 rows and more, it is that of a tile. So the query
- * is multiplied together with its neighbours; this is a small part of the work all the same. */
-static int score_again(const struct search *search, struct memtx__tile *tile, size_t q)
+/* Scores of n rows, rounded up to whole SUMS_AT_ONCE. Each sum adds up in order with one rounding for each term, as
+ * oneDNN does for a tile: a dot product that is vector code by itself would give other last bits. */
+MEMTX__CLONES static void add_up(float *scores, const float *query, const float *rows, size_t n, size_t dim)
+{
+    for (size_t row = 0; row < n; row += SUMS_AT_ONCE) {
+        float sums[SUMS_AT_ONCE] = {0};
+        for (size_t d = 0; d < dim; d++) {
+            for (size_t i = 0; i < SUMS_AT_ONCE; i++) {
+                sums[i] = fmaf(query[d], rows[(row + i) * dim + d], sums[i]);
+            }
+        }
+        memcpy(scores + row, sums, sizeof sums);
+    }
+}
+
+/* Scores the candidates of query q again, as a search in f32 does, and gives them their ids. */
+static void score_again(const struct search *search, struct memtx__tile *tile, size_t q)
 {
     const size_t dim = search->rows->dim;
     struct memtx__topk *topk = &search->exact->topk[q];
+    float *scores = tile->products;
     const size_t n_found = memtx__topk_cut(topk);
-    const size_t first = q + AGAIN_QUERIES <= search->n_queries ? q : search->n_queries - AGAIN_QUERIES;
     topk->n = 0;
     topk->k = search->k;
     for (size_t at = 0; at < n_found; at += MEMTX__TILE_ROWS) {
         struct memtx__candidate *candidates = topk->candidates + at;
         const size_t n = n_found - at < MEMTX__TILE_ROWS ? n_found - at : MEMTX__TILE_ROWS;
         gather(tile->rows, search->rows, candidates, n);
-        tile->n_rows = n;
-        if (n == 1) {
-            memcpy(tile->rows + dim, tile->rows, dim * sizeof *tile->rows);
-            tile->n_rows = 2;
-        }
-        int status = memtx__tile_multiply(tile, search->queries + first * dim, AGAIN_QUERIES);
-        if (status) {
-            return status;
-        }
-        const float *scores = memtx__tile_scores(tile, q - first);
+        add_up(scores, search->queries + q * dim, tile->rows, n, dim);
         for (size_t i = 0; i < n; i++) {
             const struct memtx__row_block *block = &search->rows->blocks[candidates[i].id >> 32];
+            const int64_t id = (int64_t)(block->first_id + (uint64_t)(candidates[i].id & UINT32_MAX));
             if (isfinite(scores[i])) {
-                topk->candidates[topk->n++] = (struct memtx__candidate){
-                    scores[i], (int64_t)(block->first_id + (uint64_t)(candidates[i].id & UINT32_MAX))};
+                topk->candidates[topk->n++] = (struct memtx__candidate){scores[i], id};
             }
         }
     }
-    return MEMTX_OK;
 }
 
 static void give(float *scores, int64_t *ids, struct memtx__topk *topk, size_t k)
@@ -276,20 +280,17 @@ static void give(float *scores, int64_t *ids, struct memtx__topk *topk, size_t k
     }
 }
 
-static int finish(float *scores, int64_t *ids, const struct search *search)
+static void finish(float *scores, int64_t *ids, const struct search *search)
 {
-    int status = MEMTX_OK;
     const size_t k = search->k;
-#pragma omp parallel for schedule(static) reduction(min : status) num_threads((int)search->exact->n_threads)
+#pragma omp parallel for schedule(static) num_threads((int)search->exact->n_threads)
     for (size_t q = 0; q < search->n_queries; q++) {
         if (search->precision != MEMTX__PRECISION_F32) {
             struct memtx__tile tile = tile_of_thread(search->exact, MEMTX__PRECISION_F32);
-            int failed = score_again(search, &tile, q);
-            status = failed < status ? failed : status;
+            score_again(search, &tile, q);
         }
         give(scores ? scores + q * k : NULL, ids ? ids + q * k : NULL, &search->exact->topk[q], k);
     }
-    return status;
 }
 
 /* ---- the search ------------------------------------------------------------------------------- */
@@ -338,11 +339,9 @@ int memtx__exact_search(float *scores, int64_t *ids, struct memtx__exact *exact,
     begin(exact, few ? n_queries * exact->n_threads : n_queries,
           search.precision == MEMTX__PRECISION_F32 ? k : n_found_first(exact, k));
     status = few ? search_few(&search) : search_many(&search);
-    if (!status) {
-        status = finish(scores, ids, &search);
-    }
     if (status) { /* said in the worker's thread: say it in the caller's */
         return memtx__fail(status, "a product of the search failed: %s", memtx_status_text(status));
     }
+    finish(scores, ids, &search);
     return MEMTX_OK;
 }
