@@ -13,7 +13,7 @@
 #define AVX512 __attribute__((target("avx512f")))
 #endif
 
-enum { SCAN = 32, SPAN = 512, LEAST_ROOM = 64 };
+enum { SCAN = 32, SPAN = 512, LEAST_ROOM = 64, INFINITE_BITS = 0x7F800000 };
 
 size_t memtx__topk_capacity(size_t k)
 {
@@ -48,6 +48,14 @@ MEMTX__CLONES static void orders_of(int32_t *orders, const struct memtx__candida
         memcpy(&bits, &one_zero, sizeof bits);
         orders[i] = bits >= 0 ? bits : bits ^ INT32_MAX;
     }
+}
+
+static float score_of(int32_t order)
+{
+    const int32_t bits = order >= 0 ? order : order ^ INT32_MAX;
+    float score;
+    memcpy(&score, &bits, sizeof score);
+    return score;
 }
 
 MEMTX__CLONES static size_t count_from(const int32_t *orders, int32_t lowest, size_t n)
@@ -118,21 +126,26 @@ static int64_t last_tie(const struct memtx__candidate *c, const int32_t *orders,
     return last;
 }
 
-/* To k candidates and up to n_spare more: the fewer must be exactly right, the longer the search for the threshold. */
-static void cut_back(struct memtx__topk *topk, size_t n_spare)
+/* How many more than k are as good as k where a search goes on: the fewer, the longer the search for a threshold. */
+static size_t n_spare(const struct memtx__topk *topk)
+{
+    return (topk->capacity - topk->k) / 4;
+}
+
+/* To k candidates and up to `spare` more. */
+static void cut_back(struct memtx__topk *topk, size_t spare)
 {
     struct memtx__candidate *c = topk->candidates;
     int32_t orders[MEMTX__TOPK_MOST_CANDIDATES];
     const size_t n = topk->n, k = topk->k;
     bool no_ties;
     orders_of(orders, c, n);
-    const int32_t kth = near_kth_largest(&no_ties, orders, n, k, k + n_spare);
+    const int32_t kth = near_kth_largest(&no_ties, orders, n, k, k + spare);
     int64_t last = INT64_MAX;
     if (!no_ties && count_from(orders, kth, n) > k) {
         last = last_tie(c, orders, kth, n, k - count_from(orders, kth + 1, n));
     }
-    const int32_t kth_bits = kth >= 0 ? kth : kth ^ INT32_MAX;
-    memcpy(&topk->threshold, &kth_bits, sizeof topk->threshold);
+    topk->threshold = score_of(kth);
     size_t n_kept = 0;
     for (size_t i = 0; i < n; i++) { /* without a branch: what does not stay is written over by the next */
         const int stays = (orders[i] > kth) | ((orders[i] == kth) & (c[i].id <= last));
@@ -145,7 +158,7 @@ static void cut_back(struct memtx__topk *topk, size_t n_spare)
 void memtx__topk_push(struct memtx__topk *topk, struct memtx__candidate candidate)
 {
     if (topk->n == topk->capacity) {
-        cut_back(topk, (topk->capacity - topk->k) / 4);
+        cut_back(topk, n_spare(topk));
     }
     topk->candidates[topk->n++] = candidate;
 }
@@ -237,24 +250,56 @@ AVX512 static size_t find_above_avx512(float *hits, int32_t *at, const float *sc
 }
 #endif
 
+/* The orders of scores themselves, of which those that are not finite come last. */
+MEMTX__CLONES static void orders_of_scores(int32_t *orders, const float *scores, size_t n)
+{
+#pragma omp simd
+    for (size_t i = 0; i < n; i++) {
+        const float one_zero = scores[i] + 0.0F;
+        int32_t bits;
+        memcpy(&bits, &one_zero, sizeof bits);
+        const int32_t order = bits >= 0 ? bits : bits ^ INT32_MAX;
+        orders[i] = (bits & INT32_MAX) < INFINITE_BITS ? order : INT32_MIN;
+    }
+}
+
+/* The score that about the k best of the first span reach, and no fewer; -inf where there are not as many. It spares half
+ * of the candidates that would come and go before there is a threshold. */
+static float first_threshold(const struct memtx__topk *topk, const float *scores, size_t n)
+{
+    int32_t orders[SPAN];
+    bool no_ties;
+    if (n <= topk->k) {
+        return -INFINITY;
+    }
+    orders_of_scores(orders, scores, n);
+    const int32_t order = near_kth_largest(&no_ties, orders, n, topk->k, topk->k + n_spare(topk));
+    return order == INT32_MIN ? -INFINITY : score_of(order);
+}
+
 /* Up to SPAN scores. */
 static void add_span(struct memtx__topk *topk, const float *scores, int64_t first_id, size_t n)
 {
+    const float reached = topk->n == 0 ? first_threshold(topk, scores, n) : -INFINITY;
+    const float below = isfinite(reached) ? nextafterf(reached, -INFINITY) : topk->threshold;
     float hits[SPAN + SCAN];
     int32_t at[SPAN + SCAN];
     size_t n_hits;
 #if defined(AVX512)
     if (__builtin_cpu_supports("avx512f")) {
-        n_hits = find_above_avx512(hits, at, scores, topk->threshold, n);
+        n_hits = find_above_avx512(hits, at, scores, below, n);
     } else
 #endif
     {
-        n_hits = find_above(hits, at, scores, topk->threshold, n);
+        n_hits = find_above(hits, at, scores, below, n);
     }
     for (size_t i = 0; i < n_hits; i++) { /* the threshold may have risen in between */
         if (hits[i] > topk->threshold && hits[i] <= FLT_MAX) {
             memtx__topk_push(topk, (struct memtx__candidate){hits[i], first_id + at[i]});
         }
+    }
+    if (reached > topk->threshold) {
+        topk->threshold = reached;
     }
 }
 
