@@ -8,7 +8,7 @@
 
 #include "math/clones.h"
 
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(MEMTX__PLAIN) /* which a test asks for */
 #include <immintrin.h>
 #define AVX512 __attribute__((target("avx512f")))
 #endif
