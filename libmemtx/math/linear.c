@@ -496,7 +496,7 @@ int memtx__bf16_product_create(struct memtx__bf16_product **out, size_t n_thread
     product->n_threads = n_threads;
     status = memtx__alloc(&product->threads, n_threads, sizeof *product->threads);
     if (!status) {
-        /* A primitive divides its work among the threads there are when it is made. */
+        /* A primitive may divide its work among the threads there are when it is made. */
         const int n_now = omp_get_max_threads();
         omp_set_num_threads(1);
         status = make_bf16(product, m, n, k);

@@ -54,7 +54,8 @@ static double compare(struct found exact, struct found low)
         const int64_t *ids = low.ids + q * low.k;
         for (size_t i = 0; i < exact.k; i++) {
             n_exact += exact.ids[q * exact.k + i] >= 0;
-            cr_assert_eq(ids[i] < 0, exact.ids[q * exact.k + i] < 0, "as many rows as there are");
+            cr_assert_eq(ids[i] < 0, exact.ids[q * exact.k + i] < 0, "query %zu: other rows than there are", q);
+            cr_assert(ids[i] < 0 || isfinite(scores[i]));
             cr_assert(i == 0 || ids[i] < 0 || scores[i] < scores[i - 1] ||
                           (scores[i] == scores[i - 1] && ids[i] > ids[i - 1]),
                       "query %zu, rank %zu: out of order", q, i);
@@ -244,8 +245,31 @@ Test(exact_passes, equal_rows)
     free(queries);
 }
 
-/* One number of each row swallows all others in int8; what is found is scored right all the same, and asked for that
- * number alone the search is exact. */
+/* Damaged rows do not take the places of others, not even where any score of theirs would be the best. */
+Test(exact_passes, damaged_rows_crowd_nobody_out)
+{
+    enum { N = 3000 };
+    static const float odd[] = {NAN, INFINITY, -INFINITY};
+    float *values = random_values(N * DIM, 1), *queries = random_values(many_queries() * DIM, 2);
+    for (size_t i = 0; i < N * DIM; i++) {
+        values[i] = -1 - fabsf(values[i]);
+    }
+    for (size_t i = 0; i < many_queries() * DIM; i++) {
+        queries[i] = fabsf(queries[i]);
+    }
+    for (size_t i = 0; i < N; i += 2) {
+        values[i * DIM + i / 2 % DIM] = odd[i / 2 % 3];
+    }
+    for (size_t p = 0; p < N_PASSES; p++) {
+        const double share = recall(values, queries, N, MEMTX_ROWS_F32, passes[p]);
+        cr_assert_geq(share, 0.999, "%s: recall %.5f", name_of(passes[p]), share);
+    }
+    free(values);
+    free(queries);
+}
+
+/* One number of each row swallows all others in int8. Asked for that number alone the search is as good as exact; rows
+ * whose scores overflow are not returned. */
 Test(exact_passes, one_huge_dimension)
 {
     enum { N = 3000 };
@@ -253,11 +277,11 @@ Test(exact_passes, one_huge_dimension)
     const size_t n_queries = many_queries();
     float *values = random_values(N * DIM, 1), *queries = random_values(n_queries * DIM, 2);
     for (size_t i = 0; i < n_queries * DIM; i++) {
-        queries[i] = i % DIM == 5 ? queries[i] : 0;
+        queries[i] = i % DIM == 5 ? 2 * queries[i] : 0;
     }
     for (size_t h = 0; h < sizeof huge / sizeof huge[0]; h++) {
         for (size_t i = 0; i < N; i++) {
-            values[i * DIM + 5] = huge[h] * (float)(i * 7919 % N + 1) / N;
+            values[i * DIM + 5] = i % 600 == 7 ? 3 * huge[h] : huge[h] * ((float)(i * 7919 % N + 1) / N);
         }
         for (size_t p = 0; p < N_PASSES; p++) {
             const double share = recall(values, queries, N, MEMTX_ROWS_F32, passes[p]);
