@@ -1,7 +1,8 @@
 /* exact_passes: the first passes of exact search (search/exact.h) beside each other and beside the bare product.
  *
- *     build/tests/exact_passes --rows N [--dim D]        random rows and queries
- *     build/tests/exact_passes FILE.harvest ..           keys and queries of a real model, as bench/harvest.c saves them
+ *     build/tests/exact_passes [--repeats N] --rows N [--dim D]     random rows and queries
+ *     build/tests/exact_passes [--repeats N] FILE.harvest ..        keys and queries of a real model, as the program
+ *                                                                   harvest saves them
  *
  * A JSON line for each number of queries and pass: milliseconds of a search; of the bare products of the same shapes and
  * type, in tiles that stay in cache; their ratio; how many times the search is faster than that in f32; and recall of
@@ -24,7 +25,7 @@
 #include "search/exact_tile.h"
 #include "search/exact.h"
 
-enum { K = 32, CHUNK_ROWS = 510, HEADER_BYTES = 40, N_REPEATS = 9, MOST_ROWS = 1 << 22 };
+enum { K = 32, CHUNK_ROWS = 510, HEADER_BYTES = 40, MOST_REPEATS = 64, MOST_ROWS = 1 << 22 };
 
 struct pass {
     const char *name;
@@ -36,6 +37,8 @@ static const struct pass passes[] = {
     {"i8", {MEMTX__PRECISION_I8, 2}},   {"i8", {MEMTX__PRECISION_I8, 3}},     {"i8", {MEMTX__PRECISION_I8, 4}},
 };
 enum { N_PASSES = sizeof passes / sizeof passes[0] };
+
+static size_t n_repeats = 9;
 
 /* What is searched: chunks of f16 rows, as a store has them, and queries. */
 struct data {
@@ -94,7 +97,7 @@ struct searcher {
     struct memtx__exact exact;
     struct memtx__arena arena;
     int64_t *ids;
-    double seconds[N_REPEATS], bare[N_REPEATS];
+    double seconds[MOST_REPEATS], bare[MOST_REPEATS];
 };
 
 static void open_searcher(struct searcher *s, const struct pass *pass, size_t n_queries, size_t dim)
@@ -151,7 +154,7 @@ static void run(const struct data *data, size_t n_queries)
         searchers[i] = (struct searcher){0};
         open_searcher(&searchers[i], &passes[i], n_queries, data->dim);
     }
-    for (size_t repeat = 0; repeat <= N_REPEATS; repeat++) { /* the first is warm-up */
+    for (size_t repeat = 0; repeat <= n_repeats; repeat++) { /* the first is warm-up */
         for (size_t i = 0; i < N_PASSES; i++) {
             struct searcher *s = &searchers[i];
             const double start = now();
@@ -165,7 +168,7 @@ static void run(const struct data *data, size_t n_queries)
     double f32 = 0;
     for (size_t i = 0; i < N_PASSES; i++) {
         struct searcher *s = &searchers[i];
-        const double seconds = median(s->seconds, N_REPEATS), bare = median(s->bare, N_REPEATS);
+        const double seconds = median(s->seconds, n_repeats), bare = median(s->bare, n_repeats);
         f32 = i == 0 ? seconds : f32;
         (void)printf("{\"data\": \"%s\", \"rows\": %zu, \"dim\": %zu, \"queries\": %zu, \"pass\": \"%s\", \"made_in\": "
                      "\"%s\", \"candidates\": %zu, \"search_ms\": %.2f, \"bare_ms\": %.2f, \"ratio\": %.3f, "
@@ -270,12 +273,16 @@ int main(int argc, char **argv)
             n_rows = count(argv[i], argv[i + 1], MOST_ROWS);
         } else if (strcmp(argv[i], "--dim") == 0) {
             dim = count(argv[i], argv[i + 1], 512);
+        } else if (strcmp(argv[i], "--repeats") == 0) {
+            n_repeats = count(argv[i], argv[i + 1], MOST_REPEATS);
         } else {
             break;
         }
     }
     if ((i == argc) == (n_rows == 0) || (i < argc && argv[i][0] == '-')) {
-        (void)fputs("Usage: exact_passes --rows N [--dim D] | exact_passes FILE.harvest ..\n", stderr);
+        (void)fputs(
+            "Usage: exact_passes [--repeats N] --rows N [--dim D]\n       exact_passes [--repeats N] FILE.harvest ..\n",
+            stderr);
         return 2;
     }
     omp_set_num_threads(1);
