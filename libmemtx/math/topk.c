@@ -83,10 +83,9 @@ MEMTX__CLONES static void bounds_from(int32_t *least, int32_t *greatest, const i
     *greatest = high;
 }
 
-/* The largest of n orders that are to go no further than the k-th, and whether no more than `most` are as large: found
- * bit by bit, from the first bit in which they differ, until k .. most are above; where ties allow no such number, it is
- * the k-th itself. Such counts are vector code without a branch; a quickselect of as few candidates spends its time on
- * branches that nobody can foresee. */
+/* An order that the k best of n reach: one that k .. most reach, and then *no_ties, or else, where ties leave no such
+ * choice, the k-th largest itself. Found bit by bit, from the first bit in which they differ. Such counts are vector code
+ * without a branch; a quickselect of as few candidates spends its time on branches that nobody can foresee. */
 static int32_t near_kth_largest(bool *no_ties, const int32_t *orders, size_t n, size_t k, size_t most)
 {
     int32_t least, greatest, kth;
@@ -132,7 +131,7 @@ static size_t n_spare(const struct memtx__topk *topk)
     return (topk->capacity - topk->k) / 4;
 }
 
-/* To k candidates and up to `spare` more. */
+/* To k candidates and up to `spare` more; the threshold rises. */
 static void cut_back(struct memtx__topk *topk, size_t spare)
 {
     struct memtx__candidate *c = topk->candidates;
@@ -250,7 +249,7 @@ AVX512 static size_t find_above_avx512(float *hits, int32_t *at, const float *sc
 }
 #endif
 
-/* The orders of scores themselves, of which those that are not finite come last. */
+/* The same of bare scores, of which those that are not finite come last. */
 MEMTX__CLONES static void orders_of_scores(int32_t *orders, const float *scores, size_t n)
 {
 #pragma omp simd

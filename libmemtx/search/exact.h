@@ -5,7 +5,8 @@
  *
  * The first pass over all rows may be made in bf16 or int8, where the processor multiplies these faster: it then finds
  * a few candidates for each neighbour, which are scored again in f32 from the stored rows. The scores are those of a
- * search in f32; a neighbour is lost where more rows than there are candidates look better in the low precision.
+ * search in f32, to the last bit where oneDNN adds up the terms of a tile in order, as it does with AVX-512 for 16 and
+ * more queries. A neighbour is lost where more rows than there are candidates look better in the low precision.
  */
 #ifndef MEMTX_SEARCH_EXACT_H
 #define MEMTX_SEARCH_EXACT_H
