@@ -6,8 +6,8 @@
  */
 #include "math/linear.h"
 
+#include <omp.h>
 #include <oneapi/dnnl/dnnl.h>
-#include <stdint.h>
 #include <stdio.h>
 
 #include "base/alloc.h"
@@ -48,9 +48,9 @@ static void desc_destroy(desc_owned *desc)
 }
 
 static dnnl_status_t matmul_create(dnnl_primitive_desc_t *out, dnnl_engine_t engine, desc_borrowed x, desc_borrowed w,
-                                   desc_borrowed y)
+                                   desc_borrowed y, const_dnnl_primitive_attr_t attributes)
 {
-    return dnnl_matmul_primitive_desc_create(out, engine, x, w, NULL, y, NULL);
+    return dnnl_matmul_primitive_desc_create(out, engine, x, w, NULL, y, attributes);
 }
 #else
 typedef dnnl_memory_desc_t desc_owned;
@@ -68,11 +68,11 @@ static void desc_destroy(desc_owned *desc)
 }
 
 static dnnl_status_t matmul_create(dnnl_primitive_desc_t *out, dnnl_engine_t engine, desc_borrowed x, desc_borrowed w,
-                                   desc_borrowed y)
+                                   desc_borrowed y, const_dnnl_primitive_attr_t attributes)
 {
     dnnl_matmul_desc_t matmul;
     dnnl_status_t status = dnnl_matmul_desc_init(&matmul, x, w, NULL, y);
-    return status ? status : dnnl_primitive_desc_create(out, &matmul, NULL, engine, NULL);
+    return status ? status : dnnl_primitive_desc_create(out, &matmul, attributes, engine, NULL);
 }
 #endif
 
@@ -81,9 +81,10 @@ static dnnl_data_type_t data_type(enum memtx__weight_type type)
     return type == MEMTX__WEIGHT_BF16 ? dnnl_bf16 : dnnl_f32;
 }
 
-/* The description of the product of n_rows rows. `weights` NULL lets oneDNN choose the layout. */
+/* The description of the product of n_rows rows. `weights` NULL lets oneDNN choose the layout; `attributes` NULL are
+ * the usual ones. */
 static int describe_product(dnnl_primitive_desc_t *out, dnnl_engine_t engine, struct memtx__linear_shape shape,
-                            size_t n_rows, desc_borrowed weights)
+                            size_t n_rows, desc_borrowed weights, const_dnnl_primitive_attr_t attributes)
 {
     const dnnl_dims_t x_dims = {(int64_t)n_rows, (int64_t)shape.n_in};
     const dnnl_dims_t w_dims = {(int64_t)shape.n_in, (int64_t)shape.n_out};
@@ -101,7 +102,7 @@ static int describe_product(dnnl_primitive_desc_t *out, dnnl_engine_t engine, st
     if (status) {
         goto no_y;
     }
-    status = matmul_create(out, engine, DESC(x), weights ? weights : DESC(w), DESC(y));
+    status = matmul_create(out, engine, DESC(x), weights ? weights : DESC(w), DESC(y), attributes);
     desc_destroy(&y);
 no_y:
     desc_destroy(&w);
@@ -125,7 +126,7 @@ static int choose_layout(dnnl_primitive_desc_t *out, dnnl_engine_t *engine, stru
     if (status) {
         return status;
     }
-    status = describe_product(out, *engine, shape, LAYOUT_ROWS, NULL);
+    status = describe_product(out, *engine, shape, LAYOUT_ROWS, NULL, NULL);
     if (status) {
         (void)dnnl_engine_destroy(*engine);
     }
@@ -139,11 +140,7 @@ static desc_borrowed weights_of(dnnl_primitive_desc_t product)
 
 bool memtx__weight_type_is_fast(enum memtx__weight_type type)
 {
-#if defined(__x86_64__)
-    return type == MEMTX__WEIGHT_F32 || __builtin_cpu_supports("avx512bf16");
-#else
-    return type == MEMTX__WEIGHT_F32;
-#endif
+    return memtx__precision_is_fast(type == MEMTX__WEIGHT_BF16 ? MEMTX__PRECISION_BF16 : MEMTX__PRECISION_F32);
 }
 
 int memtx__linear_packed_bytes(size_t *out, struct memtx__linear_shape shape)
@@ -291,11 +288,11 @@ static struct plan *find_plan(struct memtx__linear_plans *plans, struct memtx__l
 static int make_plan(struct plan *plan, struct memtx__linear_plans *plans)
 {
     dnnl_primitive_desc_t layout = NULL, product = NULL;
-    int status = describe_product(&layout, plans->engine, plan->shape, LAYOUT_ROWS, NULL);
+    int status = describe_product(&layout, plans->engine, plan->shape, LAYOUT_ROWS, NULL, NULL);
     if (status) {
         return status;
     }
-    status = describe_product(&product, plans->engine, plan->shape, plan->n_rows, weights_of(layout));
+    status = describe_product(&product, plans->engine, plan->shape, plan->n_rows, weights_of(layout), NULL);
     if (!status) {
         dnnl_status_t dnnl = dnnl_primitive_create(&plan->product, product);
         if (!dnnl) {
@@ -387,4 +384,161 @@ int memtx__product(float *c, const float *a, const float *b, bool b_transposed, 
     dnnl_status_t status = dnnl_sgemm('N', b_transposed ? 'T' : 'N', (dnnl_dim_t)m, (dnnl_dim_t)n, (dnnl_dim_t)k, 1.0F,
                                       a, (dnnl_dim_t)lda, b, (dnnl_dim_t)ldb, 0.0F, c, (dnnl_dim_t)ldc);
     return translate(status, "multiply");
+}
+
+/* ---- bare products in low precision ----------------------------------------------------------- */
+
+bool memtx__precision_is_fast(enum memtx__precision precision)
+{
+#if defined(__x86_64__)
+    if (precision == MEMTX__PRECISION_BF16) {
+        return __builtin_cpu_supports("avx512bf16");
+    }
+    if (precision == MEMTX__PRECISION_I8) { /* without VNNI sums of two products saturate at 16 bits */
+        return __builtin_cpu_supports("avx512vnni");
+    }
+#endif
+    return precision == MEMTX__PRECISION_F32;
+}
+
+int memtx__product_i8(int32_t *c, const int8_t *a, const int8_t *b, size_t m, size_t n, size_t k)
+{
+    const int32_t no_offset = 0;
+    dnnl_status_t status = dnnl_gemm_s8s8s32('N', 'T', 'F', (dnnl_dim_t)m, (dnnl_dim_t)n, (dnnl_dim_t)k, 1.0F, a,
+                                             (dnnl_dim_t)k, 0, b, (dnnl_dim_t)k, 0, 0.0F, c, (dnnl_dim_t)n, &no_offset);
+    return translate(status, "multiply int8 matrices");
+}
+
+/* A thread's arguments: oneDNN's memories hold the addresses of one execution. */
+struct operands {
+    dnnl_memory_t x, w, y, scratchpad;
+};
+
+struct memtx__bf16_product {
+    dnnl_engine_t engine;
+    dnnl_stream_t stream;
+    dnnl_primitive_t primitive;
+    struct operands *threads; /* [n_threads] */
+    size_t n_threads;
+};
+
+static dnnl_status_t make_operands(struct operands *operands, dnnl_engine_t engine, dnnl_primitive_desc_t product)
+{
+    const struct {
+        dnnl_memory_t *memory;
+        dnnl_query_t query;
+        void *handle;
+    } all[] = {{&operands->x, dnnl_query_src_md, DNNL_MEMORY_NONE},
+               {&operands->w, dnnl_query_weights_md, DNNL_MEMORY_NONE},
+               {&operands->y, dnnl_query_dst_md, DNNL_MEMORY_NONE},
+               {&operands->scratchpad, dnnl_query_scratchpad_md, DNNL_MEMORY_ALLOCATE}};
+    dnnl_status_t status = dnnl_success;
+    for (size_t i = 0; i < sizeof all / sizeof all[0] && !status; i++) {
+        status = dnnl_memory_create(all[i].memory, dnnl_primitive_desc_query_md(product, all[i].query, 0), engine,
+                                    all[i].handle);
+    }
+    return status;
+}
+
+/* Rows of b as they stand, not packed: a tile is multiplied a few times only. The scratchpad is ours, since oneDNN's own
+ * belongs to the thread that makes the primitive. */
+static int describe_bf16(dnnl_primitive_desc_t *out, dnnl_engine_t engine, size_t m, size_t n, size_t k)
+{
+    const dnnl_dims_t dims = {(int64_t)k, (int64_t)n};
+    dnnl_primitive_attr_t attributes;
+    desc_owned rows;
+    int status = translate(dnnl_primitive_attr_create(&attributes), "describe a product");
+    if (status) {
+        return status;
+    }
+    status = translate(dnnl_primitive_attr_set_scratchpad_mode(attributes, dnnl_scratchpad_mode_user), "take scratch");
+    if (!status) {
+        status = translate(desc_create(&rows, dims, dnnl_bf16, dnnl_ba), "describe a matrix");
+    }
+    if (!status) {
+        status = describe_product(out, engine, (struct memtx__linear_shape){k, n, MEMTX__WEIGHT_BF16}, m, DESC(rows),
+                                  attributes);
+        desc_destroy(&rows);
+    }
+    (void)dnnl_primitive_attr_destroy(attributes);
+    return status;
+}
+
+static int make_bf16(struct memtx__bf16_product *product, size_t m, size_t n, size_t k)
+{
+    dnnl_primitive_desc_t desc;
+    int status = translate(dnnl_engine_create(&product->engine, dnnl_cpu, 0), "start");
+    if (!status) {
+        status = translate(dnnl_stream_create(&product->stream, product->engine, dnnl_stream_default_flags), "start");
+    }
+    if (!status) {
+        status = describe_bf16(&desc, product->engine, m, n, k);
+    }
+    if (status) {
+        return status;
+    }
+    dnnl_status_t dnnl = dnnl_primitive_create(&product->primitive, desc);
+    for (size_t i = 0; i < product->n_threads && !dnnl; i++) {
+        dnnl = make_operands(&product->threads[i], product->engine, desc);
+    }
+    (void)dnnl_primitive_desc_destroy(desc);
+    return translate(dnnl, "prepare a product");
+}
+
+int memtx__bf16_product_create(struct memtx__bf16_product **out, size_t n_threads, size_t m, size_t n, size_t k)
+{
+    struct memtx__bf16_product *product;
+    *out = NULL;
+    int status = memtx__alloc(&product, 1, sizeof *product);
+    if (status) {
+        return status;
+    }
+    product->n_threads = n_threads;
+    status = memtx__alloc(&product->threads, n_threads, sizeof *product->threads);
+    if (!status) {
+        /* A primitive may divide its work among the threads there are when it is made. */
+        const int n_now = omp_get_max_threads();
+        omp_set_num_threads(1);
+        status = make_bf16(product, m, n, k);
+        omp_set_num_threads(n_now);
+    }
+    if (status) {
+        memtx__bf16_product_destroy(product);
+        return status;
+    }
+    *out = product;
+    return MEMTX_OK;
+}
+
+void memtx__bf16_product_destroy(struct memtx__bf16_product *product)
+{
+    if (!product) {
+        return;
+    }
+    for (size_t i = 0; product->threads && i < product->n_threads; i++) {
+        struct operands *operands = &product->threads[i];
+        (void)(operands->x && dnnl_memory_destroy(operands->x));
+        (void)(operands->w && dnnl_memory_destroy(operands->w));
+        (void)(operands->y && dnnl_memory_destroy(operands->y));
+        (void)(operands->scratchpad && dnnl_memory_destroy(operands->scratchpad));
+    }
+    (void)(product->primitive && dnnl_primitive_destroy(product->primitive));
+    (void)(product->stream && dnnl_stream_destroy(product->stream));
+    (void)(product->engine && dnnl_engine_destroy(product->engine));
+    memtx__free(product->threads);
+    memtx__free(product);
+}
+
+int memtx__bf16_product_run(float *c, struct memtx__bf16_product *product, size_t thread, const uint16_t *a,
+                            const uint16_t *b)
+{
+    const struct operands *operands = &product->threads[thread];
+    (void)dnnl_memory_set_data_handle(operands->x, (void *)(uintptr_t)a);
+    (void)dnnl_memory_set_data_handle(operands->w, (void *)(uintptr_t)b);
+    (void)dnnl_memory_set_data_handle(operands->y, c);
+    const dnnl_exec_arg_t args[] = {{DNNL_ARG_SRC, operands->x},
+                                    {DNNL_ARG_WEIGHTS, operands->w},
+                                    {DNNL_ARG_DST, operands->y},
+                                    {DNNL_ARG_SCRATCHPAD, operands->scratchpad}};
+    return translate(dnnl_primitive_execute(product->primitive, product->stream, 4, args), "multiply bf16 matrices");
 }

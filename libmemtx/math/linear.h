@@ -10,6 +10,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 enum memtx__weight_type { MEMTX__WEIGHT_F32, MEMTX__WEIGHT_BF16 };
 
@@ -55,6 +56,30 @@ void memtx__linear_fwd_plain(float *y, const float *x, const float *weights, siz
  * Inside a parallel region it runs on the calling thread alone. */
 int memtx__product(float *c, const float *a, const float *b, bool b_transposed, size_t m, size_t n, size_t k,
                    size_t ldc, size_t lda, size_t ldb);
+
+/* ---- bare products in low precision ------------------------------------------------------------ */
+
+/* What both factors of a bare product are kept in; sums are f32, of I8 exact s32. */
+enum memtx__precision { MEMTX__PRECISION_F32, MEMTX__PRECISION_BF16, MEMTX__PRECISION_I8 };
+
+/* Whether the processor multiplies this type in hardware, faster than f32. Where it does not, products of int8 may
+ * saturate and those of bf16 may have no kernel: they are not to be used. */
+bool memtx__precision_is_fast(enum memtx__precision precision);
+
+/* c[m][n] = a[m][k] b[n][k]^T, exactly: k up to 100,000 and no factor of -128. Inside a parallel region it runs on the
+ * calling thread alone. */
+int memtx__product_i8(int32_t *c, const int8_t *a, const int8_t *b, size_t m, size_t n, size_t k);
+
+/* Products of bf16 matrices of one shape, made ready for n_threads threads, each of which multiplies by itself. */
+struct memtx__bf16_product;
+
+int memtx__bf16_product_create(struct memtx__bf16_product **out, size_t n_threads, size_t m, size_t n, size_t k);
+void memtx__bf16_product_destroy(struct memtx__bf16_product *product); /* NULL is fine */
+
+/* c[m][n] = a[m][k] b[n][k]^T with f32 sums, in which denormal numbers may count as zero. Any thread, as `thread` of
+ * 0 .. n_threads - 1, one at a time for each number; allocates nothing. */
+int memtx__bf16_product_run(float *c, struct memtx__bf16_product *product, size_t thread, const uint16_t *a,
+                            const uint16_t *b);
 
 /* oneDNN's version as text. */
 void memtx__linear_version(char *out, size_t size);

@@ -38,6 +38,9 @@ void memtx__topk_add(struct memtx__topk *topk, const float *scores, int64_t firs
 /* Takes one candidate of any id: for merging. Ties then go to the lower id all the same, at memtx__topk_end. */
 void memtx__topk_push(struct memtx__topk *topk, struct memtx__candidate candidate);
 
+/* Drops all but the k best, in no particular order; gives the number that is left. */
+size_t memtx__topk_cut(struct memtx__topk *topk);
+
 /* Sorts what is left, best first, ties by the lower id, and gives its number, at most k. */
 size_t memtx__topk_end(struct memtx__topk *topk);
 

@@ -2,6 +2,11 @@
  *
  * Rows are converted from their stored type a tile at a time, a product meets the tile with a block of queries, and the
  * k best of each query are kept by threshold. The default index of small memories, and the oracle of every other.
+ *
+ * The first pass over all rows may be made in bf16 or int8, where the processor multiplies these faster: it then finds
+ * a few candidates for each neighbour, which are scored again in f32 from the stored rows. The scores are those of a
+ * search in f32, to the last bit where oneDNN adds up the terms of a tile in order, as it does with AVX-512 for 16 and
+ * more queries. A neighbour is lost where more rows than there are candidates look better in the low precision.
  */
 #ifndef MEMTX_SEARCH_EXACT_H
 #define MEMTX_SEARCH_EXACT_H
@@ -10,6 +15,7 @@
 #include <stdint.h>
 
 #include "base/arena.h"
+#include "math/linear.h"
 #include "math/topk.h"
 #include "memtx/store.h"
 
@@ -28,25 +34,49 @@ struct memtx__row_set {
     size_t dim;
 };
 
+/* How the first pass is made. */
+struct memtx__first_pass {
+    enum memtx__precision precision;
+    size_t n_candidates; /* in low precision, for each neighbour: 1..4; 0 is the default of the type */
+};
+
 /* Scratch of one searcher, sized once. */
 struct memtx__exact {
     size_t most_queries;
     size_t most_k;
     size_t dim;
     size_t n_threads;
-    float *tiles;                        /* a tile of converted rows and a block of scores for each thread */
+    enum memtx__precision precision; /* of the first pass of LEAST_LOW_QUERIES queries and more */
+    size_t n_candidates;             /* for each neighbour */
+    struct memtx__bf16_product *product;
+    unsigned char *tiles; /* [n_threads][tile_bytes]: a struct memtx__tile's scratch each */
+    size_t tile_bytes;
+    unsigned char *low_queries;          /* [most_queries and a block][dim] in the type of the first pass */
     struct memtx__candidate *candidates; /* [states][memtx__topk_capacity(k)] */
     struct memtx__topk *topk;
 };
 
+/* Fewer queries are searched in f32 always: reading the rows is most of the work then. */
+enum { MEMTX__EXACT_LEAST_LOW_QUERIES = 64 };
+
 /* Takes the scratch for up to most_queries queries and most_k neighbours from an arena (see base/arena.h), for the
- * number of threads that OpenMP has now. */
+ * number of threads that OpenMP has now; the first pass is made in f32. */
 void memtx__exact_take(struct memtx__exact *exact, struct memtx__arena *arena, size_t most_queries, size_t most_k,
                        size_t dim);
 
+/* The same with another first pass. Where the processor is not fast in its precision (memtx__precision_is_fast), it is
+ * made in f32 after all; exact->precision says so. */
+void memtx__exact_take_low(struct memtx__exact *exact, struct memtx__arena *arena, struct memtx__first_pass pass,
+                           size_t most_queries, size_t most_k, size_t dim);
+
+/* Makes ready what the first pass multiplies with, after the scratch was taken from its real arena; the caller owes a
+ * memtx__exact_release. Nothing is needed for f32. On failure nothing is left to release. */
+int memtx__exact_prepare(struct memtx__exact *exact);
+void memtx__exact_release(struct memtx__exact *exact);
+
 /* ids[n_queries][k] and scores[n_queries][k] (either may be NULL), best first, ties to the lower id; where fewer than k
- * rows are visible the rest is id -1, score -inf. queries[n_queries][dim] must be finite. Uses all threads.
- * MEMTX_E_INVALID (a query that is not finite), or what the product says. */
+ * rows are visible the rest is id -1, score -inf. queries[n_queries][dim] must be finite. Uses all threads. Up to 2^31
+ * blocks of up to 2^32 rows each. MEMTX_E_INVALID (a query that is not finite), or what the product says. */
 int memtx__exact_search(float *scores, int64_t *ids, struct memtx__exact *exact, const struct memtx__row_set *rows,
                         const float *queries, size_t n_queries, size_t k);
 
