@@ -58,6 +58,10 @@ struct memtx_memory_options {
     enum memtx_scope scope;         /* default document */
     const char *const *scope_names; /* [n_scope_names] for scope named; copied */
     size_t n_scope_names;
+    /* Called by every attend before it searches, in the calling thread, with the queries as they were given; borrowed
+     * until it returns. For whoever measures what a memory is asked. NULL (default): none. */
+    void (*asked)(void *context, uint32_t layer, size_t n_q, const float *queries, const uint64_t *positions);
+    void *asked_context;
 };
 
 /* One retrieved row. */
