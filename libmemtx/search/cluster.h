@@ -15,6 +15,7 @@
 #ifndef MEMTX_SEARCH_CLUSTER_H
 #define MEMTX_SEARCH_CLUSTER_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -79,9 +80,14 @@ struct memtx__cluster_search {
     double share;
 
     struct memtx__exact exact;
-    int64_t *wanted;                     /* [most_queries][most_wanted]: clusters, by the best centroid */
+    uint32_t *wanted;                    /* [most_queries][most_wanted]: clusters, ascending */
+    uint32_t *n_wanted;                  /* [most_queries] */
     uint32_t *lists;                     /* [most_queries][most_wanted]: queries of each cluster, by threads */
     uint32_t *list_starts;               /* [n_threads][most_clusters + 1] */
+    float *scores;                       /* [n_threads]: of some queries and all centroids */
+    float *centroids;                    /* [n_threads]: a tile of them, converted */
+    int32_t *orders;                     /* [n_threads][most_clusters]: of a selection */
+    uint32_t *places;                    /* [n_threads][most_clusters]: of a selection */
     const unsigned char **rows_at;       /* [n_threads][most_block_rows]: of the block that is met; NULL: not visible */
     float *tiles;                        /* [n_threads]: rows of a cluster, as they are and turned around */
     struct memtx__candidate *candidates; /* [most_queries][memtx__topk_capacity(k)] */
@@ -90,8 +96,8 @@ struct memtx__cluster_search {
     int64_t *tail_ids;
     float *short_queries; /* [most_queries][dim]: those that found too little */
     size_t *short_places;
-    struct memtx__row_block *centroid_blocks; /* [most_clusters] */
-    struct memtx__row_block *tail_blocks;     /* [most_row_blocks + 1] */
+    bool *is_visible;                     /* [most_clusters], by blocks: a row of the block is */
+    struct memtx__row_block *tail_blocks; /* [most_row_blocks + 1] */
 };
 
 #define MEMTX__CLUSTER_SHARE_DEFAULT 0.03

@@ -1,7 +1,7 @@
 /* Searching the cluster index (cluster.h).
  *
- * The clusters of a query are found by exact search over the centroids. Then each thread takes a slice of the queries,
- * sorts what they want by cluster, and goes through the clusters: its rows are read and converted once, turned around so
+ * Each thread takes a slice of the queries. It scores all centroids, some queries at a time, and selects the clusters
+ * that each query wants; sorts what they want by cluster; and goes through the clusters: the rows of one are read and converted once, turned around so
  * that 16 rows stand side by side, and meet four queries at a time. So a score is summed up in the same order whichever
  * other queries there are, and does not depend on the number of threads.
  *
@@ -13,10 +13,16 @@
 
 #include "base/status.h"
 #include "math/clones.h"
+#include "math/linear.h"
 #include "math/rows.h"
+#include "math/select.h"
 #include "search/cluster.h"
 
 enum {
+    TILE_CENTROIDS = 512,
+    MOST_SCORES = 1 << 19, /* of a thread, where LEAST_ABREAST queries leave the choice: what a core's cache holds */
+    LEAST_ABREAST = 16,
+    MOST_ABREAST = 256,
     LANES = 16,          /* rows that are scored side by side */
     ABREAST = 4,         /* queries that meet them at a time */
     LEAST_ROWS_OF_K = 8, /* the clusters of a query hold so many times k rows in the mean */
@@ -31,16 +37,33 @@ size_t memtx__cluster_n_wanted(const struct memtx__cluster *cluster, size_t n_cl
     return n < n_clusters ? n : n_clusters;
 }
 
+/* Queries whose scores of all centroids stand side by side. */
+static size_t queries_abreast(size_t n_clusters)
+{
+    const size_t n = n_clusters ? MOST_SCORES / n_clusters : MOST_ABREAST;
+    return n < LEAST_ABREAST ? LEAST_ABREAST : n > MOST_ABREAST ? MOST_ABREAST : n;
+}
+
+/* The most scores that stand side by side, for up to n_clusters. */
+static size_t scores_room(size_t n_clusters)
+{
+    return LEAST_ABREAST * n_clusters > MOST_SCORES ? LEAST_ABREAST * n_clusters : MOST_SCORES;
+}
+
 /* ---- scratch ---------------------------------------------------------------------------------- */
 
 static void take_scratch(struct memtx__cluster_search *s)
 {
     struct memtx__arena *arena = &s->arena;
-    const size_t deepest = s->most_wanted > s->most_k ? s->most_wanted : s->most_k;
-    memtx__exact_take(&s->exact, arena, s->most_queries, deepest, s->dim);
+    memtx__exact_take(&s->exact, arena, s->most_queries, s->most_k, s->dim);
     s->wanted = memtx__arena_take(arena, s->most_queries * s->most_wanted, sizeof *s->wanted);
+    s->n_wanted = memtx__arena_take(arena, s->most_queries, sizeof *s->n_wanted);
     s->lists = memtx__arena_take(arena, s->most_queries * s->most_wanted, sizeof *s->lists);
     s->list_starts = memtx__arena_take(arena, s->n_threads * (s->most_clusters + 1), sizeof *s->list_starts);
+    s->scores = memtx__arena_take(arena, s->n_threads, scores_room(s->most_clusters) * sizeof *s->scores);
+    s->centroids = memtx__arena_take(arena, s->n_threads * TILE_CENTROIDS * s->dim, sizeof *s->centroids);
+    s->orders = memtx__arena_take(arena, s->n_threads * s->most_clusters, sizeof *s->orders);
+    s->places = memtx__arena_take(arena, s->n_threads * s->most_clusters, sizeof *s->places);
     s->rows_at = memtx__arena_take(arena, s->n_threads * s->most_block_rows, sizeof *s->rows_at);
     s->tiles = memtx__arena_take(arena, s->n_threads * (LANES + 1) * s->dim, sizeof *s->tiles);
     s->candidates = memtx__arena_take(arena, s->most_queries, memtx__topk_capacity(s->most_k) * sizeof *s->candidates);
@@ -49,7 +72,7 @@ static void take_scratch(struct memtx__cluster_search *s)
     s->tail_ids = memtx__arena_take(arena, s->most_queries * s->most_k, sizeof *s->tail_ids);
     s->short_queries = memtx__arena_take(arena, s->most_queries * s->dim, sizeof *s->short_queries);
     s->short_places = memtx__arena_take(arena, s->most_queries, sizeof *s->short_places);
-    s->centroid_blocks = memtx__arena_take(arena, s->most_clusters, sizeof *s->centroid_blocks);
+    s->is_visible = memtx__arena_take(arena, s->most_clusters, sizeof *s->is_visible);
     s->tail_blocks = memtx__arena_take(arena, s->most_row_blocks + 1, sizeof *s->tail_blocks);
 }
 
@@ -111,8 +134,7 @@ struct call {
     const float *queries;
     size_t n_queries, k;
     size_t n_wanted;
-    struct memtx__row_set centroids; /* of blocks that have a visible row; the ids are those of the clusters */
-    struct memtx__row_set tail;      /* visible rows outside the index */
+    struct memtx__row_set tail; /* visible rows outside the index */
     size_t n_visible;
 };
 
@@ -125,34 +147,13 @@ static void add_tail(struct call *call, const struct memtx__row_block *block, ui
     }
 }
 
-/* Blocks first .. last of the index (by place) are visible at least in part. */
-static void add_centroids(struct call *call, size_t first, size_t last)
-{
-    const struct memtx__cluster *cluster = call->cluster;
-    const size_t per_block = cluster->per_block;
-    struct memtx__row_block *blocks = call->search->centroid_blocks;
-    for (size_t b = first; b <= last; b++) {
-        struct memtx__row_block *before = call->centroids.n_blocks ? &blocks[call->centroids.n_blocks - 1] : NULL;
-        const uint64_t end = before ? before->first_id + before->n_rows : 0;
-        if (before && end > b * per_block) {
-            continue; /* an earlier piece of the same block brought it */
-        }
-        if (before && end == b * per_block) {
-            before->n_rows += per_block;
-            continue;
-        }
-        blocks[call->centroids.n_blocks++] = (struct memtx__row_block){
-            cluster->centroids + b * per_block * cluster->dim * memtx__row_type_bytes(cluster->type), b * per_block,
-            per_block};
-    }
-}
-
 static void look(struct call *call)
 {
     const struct memtx__cluster *cluster = call->cluster;
     const uint64_t block_rows = cluster->options.block_rows, first = cluster->first_block * block_rows;
     const uint64_t end = first + cluster->n_blocks * block_rows;
     size_t n_clusters = 0;
+    memset(call->search->is_visible, 0, cluster->n_blocks * sizeof *call->search->is_visible);
     for (size_t i = 0; i < call->rows->n_blocks; i++) {
         const struct memtx__row_block *block = &call->rows->blocks[i];
         const uint64_t from = block->first_id, to = from + block->n_rows;
@@ -160,13 +161,12 @@ static void look(struct call *call)
         call->n_visible += block->n_rows;
         add_tail(call, block, from, to < first ? to : first);
         if (inner_from < inner_to) {
-            add_centroids(call, (size_t)((inner_from - first) / block_rows),
-                          (size_t)((inner_to - 1 - first) / block_rows));
+            for (uint64_t b = (inner_from - first) / block_rows; b <= (inner_to - 1 - first) / block_rows; b++) {
+                n_clusters += call->search->is_visible[b] ? 0 : cluster->per_block;
+                call->search->is_visible[b] = true;
+            }
         }
         add_tail(call, block, from > end ? from : end, to);
-    }
-    for (size_t b = 0; b < call->centroids.n_blocks; b++) {
-        n_clusters += call->centroids.blocks[b].n_rows;
     }
     call->n_wanted = memtx__cluster_n_wanted(cluster, n_clusters, call->k, call->search->share);
 }
@@ -288,23 +288,69 @@ static void locate(const unsigned char **rows_at, size_t *piece, const struct ca
     }
 }
 
+/* scores[n][n_clusters] of queries and centroids; those of blocks of which nothing is visible are NaN. */
+static int score_centroids(float *scores, float *tile, const struct call *call, const float *queries, size_t n)
+{
+    const struct memtx__cluster *cluster = call->cluster;
+    const size_t dim = cluster->dim, row_bytes = dim * memtx__row_type_bytes(cluster->type);
+    const size_t n_clusters = cluster->n_blocks * cluster->per_block;
+    int status = MEMTX_OK;
+    for (size_t first = 0; first < n_clusters && !status; first += TILE_CENTROIDS) {
+        const size_t n_tile = n_clusters - first < TILE_CENTROIDS ? n_clusters - first : TILE_CENTROIDS;
+        memtx__rows_read(tile, cluster->type, cluster->centroids + first * row_bytes, n_tile * dim);
+        status = memtx__product(scores + first, queries, tile, true, n, n_tile, dim, n_clusters, dim, dim);
+    }
+    for (size_t b = 0; b < cluster->n_blocks; b++) {
+        for (size_t i = 0; i < n && !call->search->is_visible[b]; i++) {
+            for (size_t c = b * cluster->per_block; c < (b + 1) * cluster->per_block; c++) {
+                scores[i * n_clusters + c] = NAN;
+            }
+        }
+    }
+    return status;
+}
+
+/* The clusters that queries first .. first + n - 1 want, ascending. */
+static int find_wanted(const struct call *call, size_t thread, size_t first, size_t n)
+{
+    struct memtx__cluster_search *s = call->search;
+    const size_t n_clusters = call->cluster->n_blocks * call->cluster->per_block;
+    const size_t n_abreast = queries_abreast(n_clusters), dim = call->rows->dim;
+    float *scores = s->scores + thread * scores_room(s->most_clusters);
+    float *tile = s->centroids + thread * TILE_CENTROIDS * s->dim;
+    uint32_t *places = s->places + thread * s->most_clusters;
+    int32_t *orders = s->orders + thread * s->most_clusters;
+    int status = MEMTX_OK;
+    for (size_t q = first; q < first + n && !status; q += n_abreast) {
+        const size_t n_queries = first + n - q < n_abreast ? first + n - q : n_abreast;
+        status = score_centroids(scores, tile, call, call->queries + q * dim, n_queries);
+        for (size_t i = 0; i < n_queries && !status; i++) {
+            const size_t n_found =
+                memtx__select_largest(places, orders, scores + i * n_clusters, n_clusters, call->n_wanted);
+            memcpy(s->wanted + (q + i) * call->n_wanted, places, n_found * sizeof *places);
+            s->n_wanted[q + i] = (uint32_t)n_found;
+        }
+    }
+    return status;
+}
+
 /* The lists turned around: list[starts[c] .. starts[c + 1]) are the queries first .. first + n - 1 that want cluster c. */
 static void turn_around(uint32_t *list, uint32_t *starts, const struct call *call, size_t first, size_t n)
 {
     const size_t n_clusters = call->cluster->n_blocks * call->cluster->per_block, n_wanted = call->n_wanted;
-    const int64_t *wanted = call->search->wanted + first * n_wanted;
+    const uint32_t *wanted = call->search->wanted, *n_found = call->search->n_wanted;
     memset(starts, 0, (n_clusters + 1) * sizeof *starts);
-    for (size_t i = 0; i < n * n_wanted; i++) {
-        if (wanted[i] >= 0) {
-            starts[wanted[i] + 1]++;
+    for (size_t q = first; q < first + n; q++) {
+        for (size_t i = 0; i < n_found[q]; i++) {
+            starts[wanted[q * n_wanted + i] + 1]++;
         }
     }
     for (size_t c = 0; c < n_clusters; c++) {
         starts[c + 1] += starts[c];
     }
-    for (size_t i = 0; i < n * n_wanted; i++) {
-        if (wanted[i] >= 0) {
-            list[starts[wanted[i]]++] = (uint32_t)(first + i / n_wanted);
+    for (size_t q = first; q < first + n; q++) {
+        for (size_t i = 0; i < n_found[q]; i++) {
+            list[starts[wanted[q * n_wanted + i]]++] = (uint32_t)q;
         }
     }
     memmove(starts + 1, starts, n_clusters * sizeof *starts);
@@ -362,19 +408,19 @@ static int search_clusters(const struct call *call)
 {
     struct memtx__cluster_search *s = call->search;
     const size_t slice = (call->n_queries + s->n_threads - 1) / s->n_threads;
-    int status = memtx__exact_search(NULL, s->wanted, &s->exact, &call->centroids, call->queries, call->n_queries,
-                                     call->n_wanted);
-    if (status) {
-        return status;
-    }
-#pragma omp parallel for schedule(static) num_threads((int)s->n_threads)
+    int status = MEMTX_OK;
+#pragma omp parallel for schedule(static) reduction(min : status) num_threads((int)s->n_threads)
     for (size_t thread = 0; thread < s->n_threads; thread++) {
-        const size_t first = thread * slice;
+        const size_t first = thread * slice, n = call->n_queries - first < slice ? call->n_queries - first : slice;
         if (first < call->n_queries) {
-            visit(call, thread, first, call->n_queries - first < slice ? call->n_queries - first : slice);
+            int failed = find_wanted(call, thread, first, n);
+            if (!failed) {
+                visit(call, thread, first, n);
+            }
+            status = failed < status ? failed : status;
         }
     }
-    return MEMTX_OK;
+    return status ? memtx__fail(status, "a product of the search failed: %s", memtx_status_text(status)) : MEMTX_OK;
 }
 
 static void give(float *scores, int64_t *ids, const struct memtx__topk *topk, size_t n, size_t k)
@@ -426,7 +472,6 @@ int memtx__cluster_search(float *scores, int64_t *ids, struct memtx__cluster_sea
                         .queries = queries,
                         .n_queries = n_queries,
                         .k = k,
-                        .centroids = {search->centroid_blocks, 0, rows->type, rows->dim},
                         .tail = {search->tail_blocks, 0, rows->type, rows->dim}};
     int status = check_call(&call);
     if (status) {

@@ -192,9 +192,9 @@ static double n_met(const struct memtx__cluster_search *search, const struct mem
                     size_t n_wanted)
 {
     double n = 0;
-    for (size_t i = 0; i < n_queries * n_wanted; i++) {
-        if (search->wanted[i] >= 0) {
-            const size_t c = (size_t)search->wanted[i];
+    for (size_t q = 0; q < n_queries; q++) {
+        for (size_t i = 0; i < search->n_wanted[q]; i++) {
+            const size_t c = search->wanted[q * n_wanted + i];
             const uint16_t *starts =
                 cluster->starts + c / cluster->per_block * (cluster->per_block + 1) + c % cluster->per_block;
             n += starts[1] - starts[0];
