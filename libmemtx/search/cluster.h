@@ -6,7 +6,7 @@
  * Row ids are cut into blocks of `block_rows`, each clustered by k-means on its own: a block never changes, so the index
  * grows with the memory, is the same whether it grew or was made at once, and can be saved block by block. It keeps the
  * centroids, rounded to the type of the rows, and for each cluster the places of its rows; the rows are read where they
- * stand. That is (d + 1 + cluster_rows) / cluster_rows halves for each row: 10 bytes at d = 64, cluster_rows = 16.
+ * stand. At d = 64 and clusters of 16 rows of f16 that is 10.4 bytes for each row.
  *
  * A search scores all centroids, keeps for each query the best share of the clusters, turns these lists around so that
  * each cluster is read once and meets all the queries that want it, and merges what it finds with an exact search of the
@@ -37,9 +37,10 @@ struct memtx__cluster {
     uint64_t first_block;
     size_t n_blocks;
     unsigned char *centroids; /* [n_blocks][per_block][dim] of the type */
+    float *spreads;           /* [n_blocks][per_block]: how much the scores of a cluster's rows differ; see cluster.c */
     uint16_t *starts;         /* [n_blocks][per_block + 1]: where in the block's order a cluster begins */
     uint16_t *order;          /* [n_blocks][block_rows]: places in the block, cluster by cluster, ascending in each */
-    size_t centroids_held, starts_held, order_held;
+    size_t centroids_held, spreads_held, starts_held, order_held;
 };
 
 struct memtx__cluster_options memtx__cluster_options_default(void);
@@ -51,9 +52,13 @@ int memtx__cluster_create(struct memtx__cluster **out, enum memtx_row_type type,
 void memtx__cluster_destroy(struct memtx__cluster *cluster); /* NULL is fine */
 
 /* Clusters the next block, first_block + n_blocks, of which `rows` holds all rows that a search may ever see; what it
- * holds beside them does not matter. Rows that are not there, and rows that are no numbers, are in no cluster. Uses all
- * threads. MEMTX_E_INVALID (another type or dim), MEMTX_E_NO_MEMORY; the index is then as it was. */
-int memtx__cluster_add(struct memtx__cluster *cluster, const struct memtx__row_set *rows);
+ * holds beside them does not matter. Rows that are not there, and rows that are no numbers, are in no cluster.
+ * queries[n_queries][dim] are a sample of those that will be asked, turned as they will be: a segment's are enough. Rows
+ * then lie together when such queries score them alike. NULL, or 0: there is no sample, and many more clusters are to be
+ * visited for the same recall. Uses all threads. MEMTX_E_INVALID (another type or dim), MEMTX_E_NO_MEMORY; the index is
+ * then as it was. */
+int memtx__cluster_add(struct memtx__cluster *cluster, const struct memtx__row_set *rows, const float *queries,
+                       size_t n_queries);
 
 /* ---- as bytes (cluster_bytes.c has the format) ------------------------------------------------ */
 

@@ -12,13 +12,15 @@
  *   8      u64 seed
  *   8      u64 first block
  *   8      u64 n_blocks
- *   then   for each block: u16 starts[per_block + 1], u16 order[block_rows], centroids[per_block][d] of the type
+ *   then   for each block: u16 starts[per_block + 1], u16 order[block_rows], f32 spreads[per_block],
+ *          centroids[per_block][d] of the type
  *   4      u32 CRC-32C of all that comes before
  *
  * History: 1, the first.
  *
  * The checksum finds damage; and what it does not vouch for, a file made to deceive, is bounded all the same: no start and
- * no place of a row lies outside its block, and no row stands in two clusters.
+ * no place of a row lies outside its block, and no row stands in two clusters. Centroids
+ * and spreads may be any numbers: they only choose which rows are met.
  */
 #include <string.h>
 
@@ -35,7 +37,7 @@ static const char magic[MAGIC_BYTES + 1] = "mtxclus1";
 
 static size_t block_bytes(const struct memtx__cluster *cluster)
 {
-    return 2 * (cluster->per_block + 1 + cluster->options.block_rows) +
+    return 2 * (cluster->per_block + 1 + cluster->options.block_rows) + 4 * cluster->per_block +
            cluster->per_block * cluster->dim * memtx__row_type_bytes(cluster->type);
 }
 
@@ -84,6 +86,8 @@ void memtx__cluster_save(unsigned char *bytes, const struct memtx__cluster *clus
         const size_t place = (size_t)(block - cluster->first_block) + i;
         at = put_u16s(at, cluster->starts + place * n_starts, n_starts);
         at = put_u16s(at, cluster->order + place * block_rows, block_rows);
+        memtx__rows_write(at, MEMTX_ROWS_F32, cluster->spreads + place * cluster->per_block, cluster->per_block);
+        at += 4 * cluster->per_block;
         memcpy(at, cluster->centroids + place * centroid_bytes, centroid_bytes);
         at += centroid_bytes;
     }
@@ -145,6 +149,8 @@ int memtx__cluster_load(struct memtx__cluster *cluster, const unsigned char *byt
     for (size_t place = cluster->n_blocks; !status && place < cluster->n_blocks + n_blocks; place++) {
         at = get_u16s(cluster->starts + place * n_starts, at, n_starts);
         at = get_u16s(cluster->order + place * block_rows, at, block_rows);
+        memtx__rows_read(cluster->spreads + place * cluster->per_block, MEMTX_ROWS_F32, at, cluster->per_block);
+        at += 4 * cluster->per_block;
         memcpy(cluster->centroids + place * centroid_bytes, at, centroid_bytes);
         at += centroid_bytes;
         status = check_block(cluster, place);

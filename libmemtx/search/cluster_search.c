@@ -25,6 +25,7 @@ enum {
     MOST_ABREAST = 256,
     LANES = 16,          /* rows that are scored side by side */
     ABREAST = 4,         /* queries that meet them at a time */
+    SPREADS_ADDED = 2,   /* to a centroid's score: see cluster.c */
     LEAST_ROWS_OF_K = 8, /* the clusters of a query hold so many times k rows in the mean */
 };
 
@@ -288,8 +289,16 @@ static void locate(const unsigned char **rows_at, size_t *piece, const struct ca
     }
 }
 
-/* scores[n][n_clusters] of queries and centroids; those of blocks of which nothing is visible are NaN. */
-static int score_centroids(float *scores, float *tile, const struct call *call, const float *queries, size_t n)
+MEMTX__CLONES static void add_spreads(float *scores, const float *spreads, size_t n)
+{
+#pragma omp simd
+    for (size_t i = 0; i < n; i++) {
+        scores[i] += SPREADS_ADDED * spreads[i];
+    }
+}
+
+/* scores[n][n_clusters] of queries and clusters; those of blocks of which nothing is visible are NaN. */
+static int score_clusters(float *scores, float *tile, const struct call *call, const float *queries, size_t n)
 {
     const struct memtx__cluster *cluster = call->cluster;
     const size_t dim = cluster->dim, row_bytes = dim * memtx__row_type_bytes(cluster->type);
@@ -299,6 +308,9 @@ static int score_centroids(float *scores, float *tile, const struct call *call, 
         const size_t n_tile = n_clusters - first < TILE_CENTROIDS ? n_clusters - first : TILE_CENTROIDS;
         memtx__rows_read(tile, cluster->type, cluster->centroids + first * row_bytes, n_tile * dim);
         status = memtx__product(scores + first, queries, tile, true, n, n_tile, dim, n_clusters, dim, dim);
+    }
+    for (size_t i = 0; i < n && !status; i++) {
+        add_spreads(scores + i * n_clusters, cluster->spreads, n_clusters);
     }
     for (size_t b = 0; b < cluster->n_blocks; b++) {
         for (size_t i = 0; i < n && !call->search->is_visible[b]; i++) {
@@ -323,7 +335,7 @@ static int find_wanted(const struct call *call, size_t thread, size_t first, siz
     int status = MEMTX_OK;
     for (size_t q = first; q < first + n && !status; q += n_abreast) {
         const size_t n_queries = first + n - q < n_abreast ? first + n - q : n_abreast;
-        status = score_centroids(scores, tile, call, call->queries + q * dim, n_queries);
+        status = score_clusters(scores, tile, call, call->queries + q * dim, n_queries);
         for (size_t i = 0; i < n_queries && !status; i++) {
             const size_t n_found =
                 memtx__select_largest(places, orders, scores + i * n_clusters, n_clusters, call->n_wanted);

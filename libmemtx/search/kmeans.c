@@ -17,6 +17,7 @@ enum { TILE_ROWS = 256 };
 
 /* Scratch of one run. */
 struct work {
+    float *centroids; /* [n_clusters][dim]; NaN where a cluster has no rows */
     float *scores;    /* [n_rows][n_clusters] */
     float *half;      /* [n_clusters]: |c|^2 / 2 */
     float *distances; /* [n_rows]: squared, to the row's own centroid */
@@ -26,6 +27,7 @@ struct work {
 
 static void take_work(struct work *work, struct memtx__arena *arena, const struct memtx__kmeans *sizes)
 {
+    work->centroids = memtx__arena_take(arena, sizes->n_clusters * sizes->dim, sizeof *work->centroids);
     work->scores = memtx__arena_take(arena, sizes->n_rows * sizes->n_clusters, sizeof *work->scores);
     work->half = memtx__arena_take(arena, sizes->n_clusters, sizeof *work->half);
     work->distances = memtx__arena_take(arena, sizes->n_rows, sizeof *work->distances);
@@ -176,7 +178,7 @@ static void move(float *centroids, const uint16_t *cluster_of, const struct work
     }
 }
 
-int memtx__kmeans(float *centroids, uint16_t *cluster_of, const float *rows, const struct memtx__kmeans *sizes)
+int memtx__kmeans(uint16_t *cluster_of, const float *rows, const struct memtx__kmeans *sizes)
 {
     struct memtx__arena arena = {0};
     struct work work;
@@ -186,12 +188,12 @@ int memtx__kmeans(float *centroids, uint16_t *cluster_of, const float *rows, con
         return status;
     }
     take_work(&work, &arena, sizes);
-    begin(centroids, cluster_of, &work, rows, sizes);
+    begin(work.centroids, cluster_of, &work, rows, sizes);
     for (size_t round = 0; round < sizes->n_rounds && !status; round++) {
-        status = assign(cluster_of, &work, centroids, rows, sizes);
+        status = assign(cluster_of, &work, work.centroids, rows, sizes);
         if (!status) {
             count(cluster_of, &work, sizes);
-            move(centroids, cluster_of, &work, rows, sizes);
+            move(work.centroids, cluster_of, &work, rows, sizes);
         }
     }
     memtx__arena_release(&arena);

@@ -2,9 +2,11 @@
  *
  *     build/tests/cluster_recall FILE.harvest ..
  *
+ * The queries of a file's first segment are the sample that clusters are made by; those of the others are asked.
  * A JSON line for each file, size of the clusters and share: recall of the k best; the relative error of V_mem, the
- * softmax over what was found, all at delta; the mass of that softmax found, of exact search's; rows met; the time of
- * both searches, in turn in one run, medians over segments and repeats; and the time of clustering for a row.
+ * softmax over what was found, all at delta; the mass of that softmax found, of exact search's; rows met; processor
+ * time of both searches, in turn in one run, medians over segments and repeats; and that of clustering for a row. It is of
+ * all threads together, and so what else the machine does matters less: OMP_NUM_THREADS=1 says most.
  */
 #include <math.h>
 #include <omp.h>
@@ -16,6 +18,7 @@
 #include "base/bytes.h"
 #include "base/file.h"
 #include "math/half.h"
+#include "math/rows.h"
 #include "search/cluster.h"
 
 enum { K = 32, CHUNK_ROWS = 510, HEADER_BYTES = 40, MOST_SEGMENTS = 64, MOST_QUERIES = 1 << 16, N_REPEATS = 3 };
@@ -101,7 +104,7 @@ static void read_harvest(struct harvest *h, const char *path)
     h->n_queries = memtx__get_u32(bytes + 24);
     h->scale = memtx__get_f32(bytes + 28);
     h->n_rows = (size_t)memtx__get_u64(bytes + 32);
-    if (h->dim < 1 || h->dim > 512 || h->n_segments < 1 || h->n_segments > MOST_SEGMENTS || h->n_queries < 1 ||
+    if (h->dim < 1 || h->dim > 512 || h->n_segments < 2 || h->n_segments > MOST_SEGMENTS || h->n_queries < 1 ||
         h->n_queries > MOST_QUERIES || h->n_rows < 1 || h->n_rows > UINT32_MAX ||
         h->map.n_bytes !=
             HEADER_BYTES + h->n_rows * h->dim * 4 + h->n_segments * (8 + (size_t)h->n_queries * h->dim * 4)) {
@@ -127,6 +130,11 @@ static struct memtx__row_set rows_of(struct memtx__row_block *blocks, const stru
             (struct memtx__row_block){h->keys + row * h->dim * 2, row, n - row < CHUNK_ROWS ? n - row : CHUNK_ROWS};
     }
     return (struct memtx__row_set){blocks, n_blocks, MEMTX_ROWS_F16, h->dim};
+}
+
+static void read_queries(float *queries, const struct harvest *h, const struct segment *segment)
+{
+    memtx__rows_read(queries, MEMTX_ROWS_F32, segment->queries, (size_t)h->n_queries * h->dim);
 }
 
 /* ---- one comparison --------------------------------------------------------------------------- */
@@ -216,9 +224,7 @@ static void run_segment(struct outcome *out, struct searchers *s, const struct h
                         const struct memtx__cluster *cluster, const struct segment *segment, double share)
 {
     const struct memtx__row_set rows = rows_of(s->blocks, h, segment->n_visible);
-    for (size_t i = 0; i < (size_t)h->n_queries * h->dim; i++) {
-        s->queries[i] = memtx__get_f32(segment->queries + 4 * i);
-    }
+    read_queries(s->queries, h, segment);
     check(memtx__cluster_reserve(&s->cluster, cluster, h->n_queries, K, share, rows.n_blocks));
     for (size_t repeat = 0; repeat < N_REPEATS; repeat++, out->n_times++) {
         const double start = now();
@@ -250,6 +256,7 @@ static void run_file(const char *path)
     memtx__exact_take(&s.exact, &s.arena, h.n_queries, K, h.dim);
     check(memtx__arena_reserve(&s.arena));
     memtx__exact_take(&s.exact, &s.arena, h.n_queries, K, h.dim);
+    read_queries(s.queries, &h, &h.segments[0]); /* the sample, which is not asked */
     for (size_t i = 0; i < sizeof cluster_sizes / sizeof cluster_sizes[0]; i++) {
         struct memtx__cluster_options options = memtx__cluster_options_default();
         struct memtx__cluster *cluster;
@@ -262,12 +269,12 @@ static void run_file(const char *path)
                 &(struct memtx__row_block){h.keys + block * options.block_rows * h.dim * 2, block * options.block_rows,
                                            options.block_rows},
                 1, MEMTX_ROWS_F16, h.dim};
-            check(memtx__cluster_add(cluster, &rows));
+            check(memtx__cluster_add(cluster, &rows, s.queries, h.n_queries));
         }
         const double seconds = now() - start;
         for (size_t j = 0; j < sizeof shares / sizeof shares[0]; j++) {
             struct outcome out = {0};
-            for (size_t segment = 0; segment < h.n_segments; segment++) {
+            for (size_t segment = 1; segment < h.n_segments; segment++) {
                 run_segment(&out, &s, &h, cluster, &h.segments[segment], shares[j]);
             }
             const double exact = median(out.exact, out.n_times), search = median(out.cluster, out.n_times);

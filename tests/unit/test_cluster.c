@@ -34,6 +34,7 @@ struct fixture {
     struct memtx__cluster *cluster;
     struct memtx__cluster_search search;
     float queries[MOST_Q * DIM];
+    size_t n_sample; /* of the queries, the first so many, by which the index is made */
 };
 
 static struct memtx__cluster_options small_options(void)
@@ -62,19 +63,19 @@ static void see(struct fixture *f, size_t shift, size_t step, size_t seen)
     }
 }
 
-static void add_all(struct memtx__cluster *cluster, const struct memtx__row_set *rows)
+static void add_all(struct memtx__cluster *cluster, const struct memtx__row_set *rows, const float *sample, size_t n)
 {
     while ((cluster->first_block + cluster->n_blocks + 1) * BLOCK_ROWS <= FIRST_ID + N_ROWS) {
-        cr_assert_eq(memtx__cluster_add(cluster, rows), MEMTX_OK, "%s", memtx_last_error());
+        cr_assert_eq(memtx__cluster_add(cluster, rows, sample, n), MEMTX_OK, "%s", memtx_last_error());
     }
 }
 
-static struct memtx__cluster *make_cluster(const struct memtx__row_set *rows)
+static struct memtx__cluster *make_cluster(const struct memtx__row_set *rows, const float *sample, size_t n)
 {
     const struct memtx__cluster_options options = small_options();
     struct memtx__cluster *cluster;
     cr_assert_eq(memtx__cluster_create(&cluster, rows->type, DIM, FIRST_BLOCK, &options), MEMTX_OK);
-    add_all(cluster, rows);
+    add_all(cluster, rows, sample, n);
     return cluster;
 }
 
@@ -100,7 +101,7 @@ static void make_index(struct fixture *f)
     memtx__rows_write(f->stored, f->type, f->values, (size_t)N_ROWS * DIM);
     memtx__rows_read(f->values, f->type, f->stored, (size_t)N_ROWS * DIM);
     see(f, 0, 1, 1);
-    f->cluster = make_cluster(&f->rows);
+    f->cluster = make_cluster(&f->rows, f->queries, f->n_sample);
 }
 
 static struct fixture *make(enum memtx_row_type type, uint64_t seed)
@@ -198,7 +199,7 @@ static void want(bool *is_wanted, const struct fixture *f, const float *query, s
         }
         if (any) {
             memtx__rows_read(centroid, f->type, cluster->centroids + c * DIM * memtx__row_type_bytes(f->type), DIM);
-            all[n++] = (struct scored){dot(query, centroid), (int64_t)c};
+            all[n++] = (struct scored){dot(query, centroid) + 2 * (double)cluster->spreads[c], (int64_t)c};
         }
     }
     const size_t n_wanted = memtx__cluster_n_wanted(cluster, n, k, share);
@@ -387,6 +388,81 @@ Test(cluster, rows_that_are_no_numbers_are_never_found)
     unmake(f);
 }
 
+/* With a sample of queries spreads are no whole numbers; they are made so, to stay exact. */
+static void round_spreads(struct fixture *f)
+{
+    for (size_t i = 0; i < f->cluster->n_blocks * f->cluster->per_block; i++) {
+        f->cluster->spreads[i] = roundf(f->cluster->spreads[i] * 8) / 8;
+    }
+}
+
+Test(cluster, spreads_count)
+{
+    struct fixture *f = make_rows(MEMTX_ROWS_F16, 2, 23);
+    f->n_sample = 50;
+    make_index(f);
+    round_spreads(f);
+    same_as_specified(f, MOST_Q, 5, 0.05);
+    see(f, 0, 300, 120);
+    same_as_specified(f, MOST_Q, 20, 0.3);
+    same_as_exact(f, MOST_Q, 32);
+    unmake(f);
+}
+
+/* Queries that know only the first number of a row: clusters go by it, and their spread is that of the scores. */
+Test(cluster, rows_that_score_alike_lie_together)
+{
+    struct fixture *f = make_rows(MEMTX_ROWS_F32, 2, 24);
+    double within[2] = {0};
+    for (size_t i = 0; i < MOST_Q; i++) {
+        memset(f->queries + i * DIM, 0, DIM * sizeof *f->queries);
+        f->queries[i * DIM] = i % 2 ? 1.0F : -1.0F;
+    }
+    for (int sampled = 0; sampled < 2; sampled++) {
+        f->n_sample = sampled ? MOST_Q : 0;
+        memtx__cluster_destroy(f->cluster);
+        make_index(f);
+        for (size_t c = 0; c < f->cluster->n_blocks * f->cluster->per_block; c++) {
+            const size_t b = c / f->cluster->per_block;
+            const uint16_t *starts = f->cluster->starts + b * (f->cluster->per_block + 1) + c % f->cluster->per_block;
+            const float *first = f->values + ((FIRST_BLOCK + b) * BLOCK_ROWS - FIRST_ID) * DIM;
+            double mean = 0, squares = 0;
+            for (size_t i = starts[0]; i < starts[1]; i++) {
+                const double score = (double)first[f->cluster->order[b * BLOCK_ROWS + i] * DIM];
+                mean += score / (starts[1] - starts[0]);
+                squares += score * score / (starts[1] - starts[0]);
+            }
+            within[sampled] += squares - mean * mean;
+            if (sampled) { /* what was added to all directions is a share of 0.01 / 8 of 1 */
+                cr_assert_geq((double)f->cluster->spreads[c] + 1e-5, sqrt(fabs(squares - mean * mean)));
+                cr_assert_leq((double)f->cluster->spreads[c], sqrt(fabs(squares - mean * mean) + 0.05));
+            } else {
+                cr_assert_eq(f->cluster->spreads[c], 0);
+            }
+        }
+    }
+    cr_assert_lt(within[1], 0.1 * within[0], "%g with a sample, %g without", within[1], within[0]);
+    unmake(f);
+}
+
+/* A sample that says nothing is none. */
+Test(cluster, samples_without_a_measure)
+{
+    static const float odd[] = {0, NAN, INFINITY};
+    struct fixture *f = make(MEMTX_ROWS_F16, 25);
+    for (size_t i = 0; i < 3; i++) {
+        float sample[2 * DIM] = {0};
+        sample[DIM] = odd[i];
+        struct memtx__cluster *other = make_cluster(&f->rows, sample, 2);
+        for (size_t c = 0; c < other->n_blocks * other->per_block; c++) {
+            cr_assert_eq(other->spreads[c], 0);
+        }
+        cr_assert_arr_eq(other->order, f->cluster->order, other->n_blocks * BLOCK_ROWS * sizeof *other->order);
+        memtx__cluster_destroy(other);
+    }
+    unmake(f);
+}
+
 /* ---- building --------------------------------------------------------------------------------- */
 
 static unsigned char *bytes_of(size_t *n_bytes, const struct memtx__cluster *cluster)
@@ -442,34 +518,34 @@ Test(cluster, each_row_has_a_cluster)
     unmake(f);
 }
 
-/* Rows of a cluster lie nearer to its centroid than to the mean of all: k-means has done something. */
+/* Rows that lie far apart are in different clusters. */
 Test(cluster, clusters_are_tight)
 {
     enum { N = 2000, KINDS = 20, D = 16 };
     struct memtx__rng rng = memtx__rng_create(14, 0);
-    float *rows = malloc(sizeof(float) * N * D), *centroids = malloc(sizeof(float) * 100 * D);
+    float *rows = malloc(sizeof(float) * N * D);
     uint16_t *cluster_of = malloc(sizeof(uint16_t) * N);
     for (size_t i = 0; i < (size_t)N * D; i++) { /* 20 heaps, far apart */
         rows[i] = (i / D % KINDS % D == i % D ? 10.0F * (1.0F + (float)(i / D % KINDS / D)) : 0.0F) +
                   0.1F * memtx__rng_signed(&rng);
     }
-    cr_assert_eq(memtx__kmeans(centroids, cluster_of, rows, &(struct memtx__kmeans){N, D, 100, 4, 1, 0}), MEMTX_OK);
+    cr_assert_eq(memtx__kmeans(cluster_of, rows, &(struct memtx__kmeans){N, D, 100, 4, 1, 0}), MEMTX_OK);
     for (size_t i = 0; i < N; i++) {
-        double distance = 0;
-        for (size_t d = 0; d < D; d++) {
-            const double along = (double)rows[i * D + d] - (double)centroids[cluster_of[i] * D + d];
-            distance += along * along;
+        cr_assert_lt(cluster_of[i], 100);
+        for (size_t j = 0; j < i; j++) {
+            cr_assert(cluster_of[i] != cluster_of[j] || i % KINDS == j % KINDS, "rows %zu and %zu of two heaps", i, j);
         }
-        cr_assert_lt(distance, 1.0, "row %zu lies in another heap than its cluster", i);
     }
     free(rows);
-    free(centroids);
     free(cluster_of);
 }
 
 Test(cluster, grown_equals_made_at_once)
 {
-    struct fixture *f = make(MEMTX_ROWS_F16, 15);
+    struct fixture *f = make_rows(MEMTX_ROWS_F16, 2, 15);
+    f->n_sample = 9;
+    make_index(f);
+    round_spreads(f);
     const struct memtx__cluster_options options = small_options();
     struct memtx__cluster *grown;
     struct answer *answer = malloc(sizeof *answer);
@@ -478,9 +554,10 @@ Test(cluster, grown_equals_made_at_once)
         const uint64_t first = (FIRST_BLOCK + block) * BLOCK_ROWS;
         const struct memtx__row_block one = {f->stored + (first - FIRST_ID) * DIM * 2, first, BLOCK_ROWS};
         const struct memtx__row_set rows = {&one, 1, MEMTX_ROWS_F16, DIM};
-        cr_assert_eq(memtx__cluster_add(grown, &rows), MEMTX_OK);
+        cr_assert_eq(memtx__cluster_add(grown, &rows, f->queries, f->n_sample), MEMTX_OK);
         struct memtx__cluster *whole = f->cluster;
         f->cluster = grown;
+        round_spreads(f);
         ask(answer, f, 10, 20, 0.1);
         check_answers(answer, f, 10, 20, 0.1);
         f->cluster = whole;
@@ -502,6 +579,7 @@ Test(cluster, the_same_for_any_number_of_threads)
         for (size_t j = 0; j < (size_t)N_ROWS * DIM; j++) {
             f->values[j] /= 777.0F;
         }
+        f->n_sample = MOST_Q;
         make_index(f);
         see(f, 20, N_ROWS, 1200); /* full blocks alone: of the tail this is exact search's affair */
         ask(answers[i], f, MOST_Q, 32, 0.1);
@@ -533,7 +611,10 @@ static struct memtx__cluster *empty_like(const struct memtx__cluster *cluster)
 Test(cluster, loaded_equals_saved)
 {
     for (int type = MEMTX_ROWS_F16; type <= MEMTX_ROWS_F32; type++) {
-        struct fixture *f = make((enum memtx_row_type)type, 17);
+        struct fixture *f = make_rows((enum memtx_row_type)type, 2, 17);
+        f->n_sample = 9;
+        make_index(f);
+        round_spreads(f);
         struct memtx__cluster *loaded = empty_like(f->cluster);
         for (size_t block = 0, n = 5; block < f->cluster->n_blocks; block += n, n = f->cluster->n_blocks - block) {
             unsigned char *bytes = malloc(memtx__cluster_bytes(f->cluster, n) + 1);
@@ -635,7 +716,7 @@ Test(cluster, what_is_refused)
     struct memtx__row_set other = f->rows;
     other.type = MEMTX_ROWS_BF16;
     cr_assert_eq(memtx__cluster_search(NULL, ids, &f->search, f->cluster, &other, q, 4, 5), MEMTX_E_INVALID);
-    cr_assert_eq(memtx__cluster_add(f->cluster, &other), MEMTX_E_INVALID);
+    cr_assert_eq(memtx__cluster_add(f->cluster, &other, NULL, 0), MEMTX_E_INVALID);
     f->queries[3 * DIM] = NAN;
     cr_assert_eq(memtx__cluster_search(NULL, ids, &f->search, f->cluster, &f->rows, q, 4, 5), MEMTX_E_INVALID);
     cr_assert_eq(memtx__cluster_search(NULL, ids, &f->search, f->cluster, &f->rows, q, 3, 5), MEMTX_OK);
@@ -670,7 +751,7 @@ Test(cluster, no_memory_changes_nothing)
         memtx__alloc_fail_at(n);
         int status = memtx__cluster_create(&cluster, MEMTX_ROWS_F16, DIM, FIRST_BLOCK, &options);
         if (!status) {
-            status = memtx__cluster_add(cluster, &f->rows);
+            status = memtx__cluster_add(cluster, &f->rows, f->queries, 9);
             cr_assert_eq(cluster->n_blocks, status ? 0 : 1);
         }
         if (!status) {
