@@ -175,9 +175,6 @@ static bool factor(double *moments, size_t n_queries, size_t dim)
         moments[i] /= (double)n_queries;
         trace += i % (dim + 1) == 0 ? moments[i] : 0;
     }
-    if (!(trace > 0) || !isfinite(trace)) {
-        return false;
-    }
     for (size_t i = 0; i < dim; i++) {
         moments[i * dim + i] += regularity * trace / (double)dim;
         for (size_t j = 0; j <= i; j++) {
@@ -185,7 +182,7 @@ static bool factor(double *moments, size_t n_queries, size_t dim)
             for (size_t m = 0; m < j; m++) {
                 left -= moments[i * dim + m] * moments[j * dim + m];
             }
-            if (i == j && !(left > 0)) {
+            if (i == j && !(left > 0 && isfinite(left))) {
                 return false;
             }
             moments[i * dim + j] = i == j ? sqrt(left) : left / moments[j * dim + j];

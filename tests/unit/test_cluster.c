@@ -352,6 +352,24 @@ Test(cluster, all_clusters_are_exact_search)
     }
 }
 
+/* A cluster without rows has no centroid, and is wanted by nobody. There must be some. */
+static void check_empty(const struct memtx__cluster *cluster)
+{
+    size_t n_empty = 0;
+    for (size_t c = 0; c < cluster->n_blocks * cluster->per_block; c++) {
+        const uint16_t *starts =
+            cluster->starts + c / cluster->per_block * (cluster->per_block + 1) + c % cluster->per_block;
+        float centroid[DIM];
+        memtx__rows_read(centroid, cluster->type, cluster->centroids + c * DIM * memtx__row_type_bytes(cluster->type),
+                         DIM);
+        for (size_t i = 0; i < DIM; i++) {
+            cr_assert_eq(isnan(centroid[i]) != 0, starts[0] == starts[1]);
+        }
+        n_empty += starts[0] == starts[1];
+    }
+    cr_assert_gt(n_empty, 0);
+}
+
 /* Few different rows, so that clusters are large, many are empty, and the k-th score is that of hundreds of rows. */
 Test(cluster, duplicates_zeros_and_ties)
 {
@@ -362,6 +380,7 @@ Test(cluster, duplicates_zeros_and_ties)
             memcpy(f->values + i * DIM, f->values + i * 7 % n_kinds * DIM, DIM * sizeof *f->values);
         }
         make_index(f);
+        check_empty(f->cluster);
         same_as_specified(f, MOST_Q, 40, 0.05);
         same_as_exact(f, MOST_Q, 40);
         unmake(f);
@@ -448,7 +467,7 @@ Test(cluster, rows_that_score_alike_lie_together)
 /* A sample that says nothing is none. */
 Test(cluster, samples_without_a_measure)
 {
-    static const float odd[] = {0, NAN, INFINITY};
+    static const float odd[] = {0, NAN, INFINITY}; /* the last: one direction, without a bound */
     struct fixture *f = make(MEMTX_ROWS_F16, 25);
     for (size_t i = 0; i < 3; i++) {
         float sample[2 * DIM] = {0};
@@ -460,6 +479,27 @@ Test(cluster, samples_without_a_measure)
         cr_assert_arr_eq(other->order, f->cluster->order, other->n_blocks * BLOCK_ROWS * sizeof *other->order);
         memtx__cluster_destroy(other);
     }
+    unmake(f);
+}
+
+/* Sums that overflow: such a score is no score. */
+Test(cluster, infinite_scores_are_passed_over)
+{
+    struct fixture *f = make_rows(MEMTX_ROWS_F32, 2, 26);
+    struct answer *answer = malloc(sizeof *answer);
+    for (size_t i = 0; i < N_ROWS; i += 3) {
+        f->values[i * DIM] = i % 2 ? 1e38F : -1e38F;
+    }
+    make_index(f);
+    for (size_t i = 0; i < MOST_Q; i++) {
+        f->queries[i * DIM] = 4.0F;
+    }
+    ask(answer, f, MOST_Q, 100, 1.0);
+    for (size_t i = 0; i < (size_t)MOST_Q * 100; i++) {
+        cr_assert(isfinite(answer->scores[i]) && (answer->ids[i] - FIRST_ID) % 3, "id %lld of %g",
+                  (long long)answer->ids[i], (double)answer->scores[i]);
+    }
+    free(answer);
     unmake(f);
 }
 
@@ -488,6 +528,7 @@ Test(cluster, each_row_has_a_cluster)
 {
     struct fixture *f = make_rows(MEMTX_ROWS_F32, 2, 13);
     f->values[55 * DIM] = NAN;
+    f->n_sample = 9; /* centroids are means of the rows all the same, not of what they are turned into */
     make_index(f);
     const struct memtx__cluster *cluster = f->cluster;
     for (size_t b = 0; b < cluster->n_blocks; b++) {
@@ -516,6 +557,41 @@ Test(cluster, each_row_has_a_cluster)
         }
     }
     unmake(f);
+}
+
+/* Rows that are not there when a block is made are in no cluster. */
+Test(cluster, dead_rows_have_no_cluster)
+{
+    struct fixture *f = make(MEMTX_ROWS_F16, 27);
+    see(f, 0, 10, 7);
+    struct memtx__cluster *cluster = make_cluster(&f->rows, NULL, 0);
+    for (size_t b = 0; b < cluster->n_blocks; b++) {
+        cr_assert_eq(cluster->starts[b * (cluster->per_block + 1) + cluster->per_block], BLOCK_ROWS * 7 / 10);
+    }
+    memtx__cluster_destroy(f->cluster);
+    f->cluster = cluster;
+    same_as_specified(f, 20, 20, 0.1);
+    unmake(f);
+}
+
+/* As long as there are different rows enough no cluster stays empty, however often one of them is drawn to begin with. */
+Test(cluster, an_empty_cluster_takes_a_row)
+{
+    enum { N = 100, D = 4, CLUSTERS = 8 };
+    float rows[N * D] = {0};
+    uint16_t cluster_of[N];
+    for (uint64_t seed = 0; seed < 10; seed++) {
+        size_t counts[CLUSTERS] = {0}, n_used = 0;
+        for (size_t i = 0; i < 9; i++) {
+            rows[i * 11 * D] = (float)(i + 1);
+        }
+        cr_assert_eq(memtx__kmeans(cluster_of, rows, &(struct memtx__kmeans){N, D, CLUSTERS, 3, seed, 0}), MEMTX_OK);
+        for (size_t i = 0; i < N; i++) {
+            cr_assert_lt(cluster_of[i], CLUSTERS);
+            n_used += counts[cluster_of[i]]++ == 0;
+        }
+        cr_assert_eq(n_used, CLUSTERS, "seed %d: %zu clusters have rows", (int)seed, n_used);
+    }
 }
 
 /* Rows that lie far apart are in different clusters. */
@@ -713,6 +789,13 @@ Test(cluster, what_is_refused)
     cr_assert_eq(memtx__cluster_search(NULL, ids, &f->search, f->cluster, &f->rows, q, 5, 5), MEMTX_E_INVALID);
     cr_assert_eq(memtx__cluster_search(NULL, ids, &f->search, f->cluster, &f->rows, q, 4, 6), MEMTX_E_INVALID);
     cr_assert_eq(memtx__cluster_search(NULL, ids, &f->search, f->cluster, &f->rows, q, 4, 0), MEMTX_E_INVALID);
+    struct memtx__cluster *fine; /* of single rows: more clusters are wanted than there is room for */
+    cr_assert_eq(memtx__cluster_create(&fine, MEMTX_ROWS_F16, DIM, FIRST_BLOCK,
+                                       &(struct memtx__cluster_options){BLOCK_ROWS, 1, 1, 0}),
+                 MEMTX_OK);
+    cr_assert_eq(memtx__cluster_add(fine, &f->rows, NULL, 0), MEMTX_OK);
+    cr_assert_eq(memtx__cluster_search(NULL, ids, &f->search, fine, &f->rows, q, 4, 5), MEMTX_E_INVALID);
+    memtx__cluster_destroy(fine);
     struct memtx__row_set other = f->rows;
     other.type = MEMTX_ROWS_BF16;
     cr_assert_eq(memtx__cluster_search(NULL, ids, &f->search, f->cluster, &other, q, 4, 5), MEMTX_E_INVALID);

@@ -52,7 +52,8 @@ static void same_as_sorted(const float *scores, size_t n, size_t k)
 
 static void at_all_counts(const float *scores)
 {
-    static const size_t n[] = {0, 1, 2, 31, 32, 33, 500, MOST}, k[] = {1, 2, 31, 32, 150, 499, 500, 4999, 5000, 6000};
+    static const size_t n[] = {0, 1, 2, 31, 32, 33, 500, MOST},
+                        k[] = {1, 2, 31, 32, 150, 250, 499, 500, 2500, 4999, 5000, 6000};
     for (size_t i = 0; i < sizeof n / sizeof n[0]; i++) {
         for (size_t j = 0; j < sizeof k / sizeof k[0]; j++) {
             same_as_sorted(scores, n[i], k[j]);
