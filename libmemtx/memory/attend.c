@@ -334,6 +334,9 @@ int memtx_memory_attend(float *V_mem, float *LSE_mem, struct memtx_hit *hits, me
     if (status) {
         return status;
     }
+    if (memory->options.asked) {
+        memory->options.asked(memory->options.asked_context, layer, n_q, queries, positions);
+    }
     const struct memtx_store_spec *spec = &memory->store->spec;
     struct pair_search search = {.memory = memory,
                                  .layer = layer,

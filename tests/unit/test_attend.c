@@ -160,6 +160,44 @@ Test(retrieval, another_document_is_out_of_sight)
     hand_close(&hand);
 }
 
+/* What option `asked` was told: a call's queries and places, copied. */
+struct heard {
+    size_t n_calls, n_q;
+    uint32_t layer;
+    float queries[MOST_Q][H][D];
+    uint64_t positions[MOST_Q];
+};
+
+static void hear(void *context, uint32_t layer, size_t n_q, const float *asked, const uint64_t *positions)
+{
+    struct heard *heard = context;
+    heard->n_calls++;
+    heard->n_q = n_q;
+    heard->layer = layer;
+    memcpy(heard->queries, asked, n_q * sizeof heard->queries[0]);
+    memcpy(heard->positions, positions, n_q * sizeof *positions);
+}
+
+Test(retrieval, whoever_wants_is_told_what_was_asked)
+{
+    struct heard heard = {0};
+    struct hand hand = hand_default();
+    hand.options.asked = hear;
+    hand.options.asked_context = &heard;
+    hand_open(&hand);
+    hand_append(&hand, 90, 0);
+    hand_attend(&hand, 7, 100, 1);
+    check_answer(&hand, 7, 0, 90);
+    cr_assert(heard.n_calls == 1 && heard.n_q == 7 && heard.layer == LAYER);
+    cr_assert_arr_eq(heard.queries, queries, 7 * sizeof queries[0]);
+    cr_assert_arr_eq(heard.positions, query_positions, 7 * sizeof query_positions[0]);
+    cr_assert_eq(
+        memtx_memory_attend(V_mem[0][0], LSE_mem[0], NULL, hand.memory, LAYER, 7, queries[0][0], query_positions),
+        MEMTX_E_INVALID, "no segment has begun");
+    cr_assert_eq(heard.n_calls, 1, "what is refused was not asked");
+    hand_close(&hand);
+}
+
 /* Rows whose places do not follow one another: the window, then the sinks. */
 Test(retrieval, places_that_jump)
 {

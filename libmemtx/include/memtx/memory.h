@@ -63,6 +63,10 @@ struct memtx_memory_options {
     memtx_index_resolver resolve_index; /* finds it; NULL: only exact is known */
     uint64_t run_rows;                  /* rows that one index covers, rounded up to chunks; 0 (default): 128 chunks */
     bool seal_in_background;            /* indexes are built in a thread: what is found then depends on timing */
+    /* Called by every attend before it searches, in the calling thread, with the queries as they were given; borrowed
+     * until it returns. For whoever measures what a memory is asked. NULL (default): none. */
+    void (*asked)(void *context, uint32_t layer, size_t n_q, const float *queries, const uint64_t *positions);
+    void *asked_context;
 };
 
 /* One retrieved row. */

@@ -1,0 +1,160 @@
+/* Blocks of the cluster index as bytes (cluster.h): what a derived file holds of them.
+ *
+ * Little-endian, at any alignment:
+ *
+ *   bytes  what
+ *   8      "mtxclus1"
+ *   4      u32 type of the rows (memtx/store.h)
+ *   4      u32 d
+ *   4      u32 block_rows
+ *   4      u32 cluster_rows
+ *   4      u32 rounds of k-means
+ *   8      u64 seed
+ *   8      u64 first block
+ *   8      u64 n_blocks
+ *   then   for each block: u16 starts[per_block + 1], u16 order[block_rows], f32 spreads[per_block],
+ *          centroids[per_block][d] of the type
+ *   4      u32 CRC-32C of all that comes before
+ *
+ * History: 1, the first.
+ *
+ * The checksum finds damage; and what it does not vouch for, a file made to deceive, is bounded all the same: no start and
+ * no place of a row lies outside its block, and no row stands in two clusters. Centroids
+ * and spreads may be any numbers: they only choose which rows are met.
+ */
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/bytes.h"
+#include "base/crc32c.h"
+#include "base/status.h"
+#include "math/rows.h"
+#include "search/cluster.h"
+#include "search/kmeans.h"
+
+enum { HEADER_BYTES = 52, CRC_BYTES = 4, MAGIC_BYTES = 8 };
+static const char magic[MAGIC_BYTES + 1] = "mtxclus1";
+
+static size_t block_bytes(const struct memtx__cluster *cluster)
+{
+    return 2 * (cluster->per_block + 1 + cluster->options.block_rows) + 4 * cluster->per_block +
+           cluster->per_block * cluster->dim * memtx__row_type_bytes(cluster->type);
+}
+
+size_t memtx__cluster_bytes(const struct memtx__cluster *cluster, size_t n_blocks)
+{
+    return HEADER_BYTES + n_blocks * block_bytes(cluster) + CRC_BYTES;
+}
+
+static void put_header(unsigned char *bytes, const struct memtx__cluster *cluster, uint64_t block, size_t n_blocks)
+{
+    const struct memtx__cluster_options *options = &cluster->options;
+    memcpy(bytes, magic, MAGIC_BYTES);
+    memtx__put_u32(bytes + 8, (uint32_t)cluster->type);
+    memtx__put_u32(bytes + 12, (uint32_t)cluster->dim);
+    memtx__put_u32(bytes + 16, options->block_rows);
+    memtx__put_u32(bytes + 20, options->cluster_rows);
+    memtx__put_u32(bytes + 24, options->n_rounds);
+    memtx__put_u64(bytes + 28, options->seed);
+    memtx__put_u64(bytes + 36, block);
+    memtx__put_u64(bytes + 44, n_blocks);
+}
+
+static unsigned char *put_u16s(unsigned char *bytes, const uint16_t *values, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        memtx__put_u16(bytes + 2 * i, values[i]);
+    }
+    return bytes + 2 * n;
+}
+
+static const unsigned char *get_u16s(uint16_t *values, const unsigned char *bytes, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        values[i] = memtx__get_u16(bytes + 2 * i);
+    }
+    return bytes + 2 * n;
+}
+
+void memtx__cluster_save(unsigned char *bytes, const struct memtx__cluster *cluster, uint64_t block, size_t n_blocks)
+{
+    const size_t block_rows = cluster->options.block_rows, n_starts = cluster->per_block + 1;
+    const size_t centroid_bytes = cluster->per_block * cluster->dim * memtx__row_type_bytes(cluster->type);
+    unsigned char *at = bytes + HEADER_BYTES;
+    put_header(bytes, cluster, block, n_blocks);
+    for (size_t i = 0; i < n_blocks; i++) {
+        const size_t place = (size_t)(block - cluster->first_block) + i;
+        at = put_u16s(at, cluster->starts + place * n_starts, n_starts);
+        at = put_u16s(at, cluster->order + place * block_rows, block_rows);
+        memtx__rows_write(at, MEMTX_ROWS_F32, cluster->spreads + place * cluster->per_block, cluster->per_block);
+        at += 4 * cluster->per_block;
+        memcpy(at, cluster->centroids + place * centroid_bytes, centroid_bytes);
+        at += centroid_bytes;
+    }
+    memtx__put_u32(at, memtx__crc32c(0, bytes, (size_t)(at - bytes)));
+}
+
+/* A block whose starts ascend and whose places are each there once. */
+static int check_block(const struct memtx__cluster *cluster, size_t place)
+{
+    const size_t block_rows = cluster->options.block_rows, per_block = cluster->per_block;
+    const uint16_t *starts = cluster->starts + place * (per_block + 1), *order = cluster->order + place * block_rows;
+    unsigned char seen[MEMTX__KMEANS_MOST_ROWS] = {0};
+    bool is_sound = starts[0] == 0 && starts[per_block] <= block_rows;
+    for (size_t c = 0; c < per_block && is_sound; c++) {
+        is_sound = starts[c] <= starts[c + 1];
+    }
+    for (size_t i = 0; is_sound && i < starts[per_block]; i++) {
+        is_sound = order[i] < block_rows && !seen[order[i]]++;
+    }
+    return is_sound
+               ? MEMTX_OK
+               : memtx__fail(MEMTX_E_CORRUPT, "block %zu of the saved clusters does not hold each row once", place);
+}
+
+static int check_header(size_t *n_blocks, const struct memtx__cluster *cluster, const unsigned char *bytes,
+                        size_t n_bytes)
+{
+    unsigned char expected[HEADER_BYTES];
+    if (n_bytes < HEADER_BYTES + CRC_BYTES || memcmp(bytes, magic, MAGIC_BYTES) != 0) {
+        return memtx__fail(MEMTX_E_CORRUPT, "%zu bytes that are no saved clusters", n_bytes);
+    }
+    if (memtx__get_u32(bytes + n_bytes - CRC_BYTES) != memtx__crc32c(0, bytes, n_bytes - CRC_BYTES)) {
+        return memtx__fail(MEMTX_E_CORRUPT, "saved clusters whose checksum is not theirs");
+    }
+    *n_blocks = (n_bytes - HEADER_BYTES - CRC_BYTES) / block_bytes(cluster);
+    put_header(expected, cluster, cluster->first_block + cluster->n_blocks, *n_blocks);
+    if (memcmp(bytes, expected, HEADER_BYTES - 8) != 0) {
+        return memtx__fail(MEMTX_E_MISMATCH, "saved clusters of other rows, settings or blocks: block %llu, not %llu",
+                           (unsigned long long)memtx__get_u64(bytes + 36),
+                           (unsigned long long)memtx__get_u64(expected + 36));
+    }
+    if (memtx__get_u64(bytes + 44) != *n_blocks || memtx__cluster_bytes(cluster, *n_blocks) != n_bytes) {
+        return memtx__fail(MEMTX_E_CORRUPT, "saved clusters of %zu bytes that say they are %llu blocks", n_bytes,
+                           (unsigned long long)memtx__get_u64(bytes + 44));
+    }
+    return MEMTX_OK;
+}
+
+int memtx__cluster_load(struct memtx__cluster *cluster, const unsigned char *bytes, size_t n_bytes)
+{
+    const size_t block_rows = cluster->options.block_rows, n_starts = cluster->per_block + 1;
+    const size_t centroid_bytes = cluster->per_block * cluster->dim * memtx__row_type_bytes(cluster->type);
+    const unsigned char *at = bytes + HEADER_BYTES;
+    size_t n_blocks = 0;
+    int status = check_header(&n_blocks, cluster, bytes, n_bytes);
+    if (!status) {
+        status = memtx__cluster_grow(cluster, n_blocks);
+    }
+    for (size_t place = cluster->n_blocks; !status && place < cluster->n_blocks + n_blocks; place++) {
+        at = get_u16s(cluster->starts + place * n_starts, at, n_starts);
+        at = get_u16s(cluster->order + place * block_rows, at, block_rows);
+        memtx__rows_read(cluster->spreads + place * cluster->per_block, MEMTX_ROWS_F32, at, cluster->per_block);
+        at += 4 * cluster->per_block;
+        memcpy(cluster->centroids + place * centroid_bytes, at, centroid_bytes);
+        at += centroid_bytes;
+        status = check_block(cluster, place);
+    }
+    cluster->n_blocks += status ? 0 : n_blocks;
+    return status;
+}

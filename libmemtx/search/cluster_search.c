@@ -1,0 +1,514 @@
+/* Searching the cluster index (cluster.h).
+ *
+ * Each thread takes a slice of the queries. It scores all centroids, some queries at a time, and selects the clusters
+ * that each query wants; sorts what they want by cluster; and goes through the clusters: the rows of one are read and converted once, turned around so
+ * that 16 rows stand side by side, and meet four queries at a time. So a score is summed up in the same order whichever
+ * other queries there are, and does not depend on the number of threads.
+ *
+ * Cost: 1 / cluster_rows of an exact search for the centroids, then the share of the rows, each read once for a thread.
+ */
+#include <math.h>
+#include <omp.h>
+#include <string.h>
+
+#include "base/status.h"
+#include "math/clones.h"
+#include "math/linear.h"
+#include "math/rows.h"
+#include "math/select.h"
+#include "search/cluster.h"
+
+enum {
+    TILE_CENTROIDS = 512,
+    MOST_SCORES = 1 << 19, /* of a thread, where LEAST_ABREAST queries leave the choice: what a core's cache holds */
+    LEAST_ABREAST = 16,
+    MOST_ABREAST = 256,
+    LANES = 16,          /* rows that are scored side by side */
+    ABREAST = 4,         /* queries that meet them at a time */
+    SPREADS_ADDED = 2,   /* to a centroid's score: see cluster.c */
+    LEAST_ROWS_OF_K = 8, /* the clusters of a query hold so many times k rows in the mean */
+};
+
+size_t memtx__cluster_n_wanted(const struct memtx__cluster *cluster, size_t n_clusters, size_t k, double share)
+{
+    const size_t by_share = (size_t)ceil(share * (double)n_clusters);
+    const size_t by_k = (LEAST_ROWS_OF_K * k + cluster->options.cluster_rows - 1) / cluster->options.cluster_rows;
+    size_t n = by_share > by_k ? by_share : by_k;
+    n = n < MEMTX__TOPK_MOST_K ? n : MEMTX__TOPK_MOST_K;
+    return n < n_clusters ? n : n_clusters;
+}
+
+/* Queries whose scores of all centroids stand side by side. */
+static size_t queries_abreast(size_t n_clusters)
+{
+    const size_t n = n_clusters ? MOST_SCORES / n_clusters : MOST_ABREAST;
+    return n < LEAST_ABREAST ? LEAST_ABREAST : n > MOST_ABREAST ? MOST_ABREAST : n;
+}
+
+/* The most scores that stand side by side, for up to n_clusters. */
+static size_t scores_room(size_t n_clusters)
+{
+    return LEAST_ABREAST * n_clusters > MOST_SCORES ? LEAST_ABREAST * n_clusters : MOST_SCORES;
+}
+
+/* ---- scratch ---------------------------------------------------------------------------------- */
+
+static void take_scratch(struct memtx__cluster_search *s)
+{
+    struct memtx__arena *arena = &s->arena;
+    memtx__exact_take(&s->exact, arena, s->most_queries, s->most_k, s->dim);
+    s->wanted = memtx__arena_take(arena, s->most_queries * s->most_wanted, sizeof *s->wanted);
+    s->n_wanted = memtx__arena_take(arena, s->most_queries, sizeof *s->n_wanted);
+    s->lists = memtx__arena_take(arena, s->most_queries * s->most_wanted, sizeof *s->lists);
+    s->list_starts = memtx__arena_take(arena, s->n_threads * (s->most_clusters + 1), sizeof *s->list_starts);
+    s->scores = memtx__arena_take(arena, s->n_threads, scores_room(s->most_clusters) * sizeof *s->scores);
+    s->centroids = memtx__arena_take(arena, s->n_threads * TILE_CENTROIDS * s->dim, sizeof *s->centroids);
+    s->orders = memtx__arena_take(arena, s->n_threads * s->most_clusters, sizeof *s->orders);
+    s->places = memtx__arena_take(arena, s->n_threads * s->most_clusters, sizeof *s->places);
+    s->rows_at = memtx__arena_take(arena, s->n_threads * s->most_block_rows, sizeof *s->rows_at);
+    s->tiles = memtx__arena_take(arena, s->n_threads * (LANES + 1) * s->dim, sizeof *s->tiles);
+    s->candidates = memtx__arena_take(arena, s->most_queries, memtx__topk_capacity(s->most_k) * sizeof *s->candidates);
+    s->topk = memtx__arena_take(arena, s->most_queries, sizeof *s->topk);
+    s->tail_scores = memtx__arena_take(arena, s->most_queries * s->most_k, sizeof *s->tail_scores);
+    s->tail_ids = memtx__arena_take(arena, s->most_queries * s->most_k, sizeof *s->tail_ids);
+    s->short_queries = memtx__arena_take(arena, s->most_queries * s->dim, sizeof *s->short_queries);
+    s->short_places = memtx__arena_take(arena, s->most_queries, sizeof *s->short_places);
+    s->is_visible = memtx__arena_take(arena, s->most_clusters, sizeof *s->is_visible);
+    s->tail_blocks = memtx__arena_take(arena, s->most_row_blocks + 1, sizeof *s->tail_blocks);
+}
+
+static size_t larger(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
+int memtx__cluster_reserve(struct memtx__cluster_search *search, const struct memtx__cluster *cluster, size_t n_queries,
+                           size_t k, double share, size_t n_row_blocks)
+{
+    const size_t n_clusters = cluster->n_blocks * cluster->per_block, n_threads = (size_t)omp_get_max_threads();
+    const size_t n_wanted = memtx__cluster_n_wanted(cluster, n_clusters, k, share);
+    if (!(share > 0 && share <= 1) || k < 1 || k > MEMTX__TOPK_MOST_K) {
+        return memtx__fail(MEMTX_E_INVALID, "a share of %g (above 0, up to 1), k %zu (1..%d)", share, k,
+                           MEMTX__TOPK_MOST_K);
+    }
+    search->share = share;
+    if (n_queries <= search->most_queries && k <= search->most_k && cluster->dim == search->dim &&
+        n_threads == search->n_threads && n_clusters <= search->most_clusters && n_wanted <= search->most_wanted &&
+        n_row_blocks <= search->most_row_blocks && cluster->options.block_rows <= search->most_block_rows) {
+        return MEMTX_OK;
+    }
+    struct memtx__cluster_search grown = {
+        .most_queries = larger(n_queries, search->most_queries),
+        .most_k = larger(k, search->most_k),
+        .dim = cluster->dim,
+        .n_threads = n_threads,
+        .most_clusters = larger(2 * n_clusters, search->most_clusters),
+        .most_row_blocks = larger(2 * n_row_blocks, search->most_row_blocks),
+        .most_block_rows = larger(cluster->options.block_rows, search->most_block_rows),
+        .share = share,
+    };
+    grown.most_wanted = larger(memtx__cluster_n_wanted(cluster, 2 * n_clusters, k, share), search->most_wanted);
+    memtx__arena_release(&search->arena);
+    *search = (struct memtx__cluster_search){0};
+    take_scratch(&grown);
+    int status = memtx__arena_reserve(&grown.arena);
+    if (!status) {
+        take_scratch(&grown);
+        *search = grown;
+    }
+    return status;
+}
+
+void memtx__cluster_search_release(struct memtx__cluster_search *search)
+{
+    memtx__arena_release(&search->arena);
+    *search = (struct memtx__cluster_search){0};
+}
+
+/* ---- what is visible -------------------------------------------------------------------------- */
+
+/* One call. */
+struct call {
+    struct memtx__cluster_search *search;
+    const struct memtx__cluster *cluster;
+    const struct memtx__row_set *rows;
+    const float *queries;
+    size_t n_queries, k;
+    size_t n_wanted;
+    struct memtx__row_set tail; /* visible rows outside the index */
+    size_t n_visible;
+};
+
+static void add_tail(struct call *call, const struct memtx__row_block *block, uint64_t from, uint64_t to)
+{
+    const size_t row_bytes = call->rows->dim * memtx__row_type_bytes(call->rows->type);
+    if (from < to) {
+        call->search->tail_blocks[call->tail.n_blocks++] =
+            (struct memtx__row_block){block->rows + (from - block->first_id) * row_bytes, from, (size_t)(to - from)};
+    }
+}
+
+static void look(struct call *call)
+{
+    const struct memtx__cluster *cluster = call->cluster;
+    const uint64_t block_rows = cluster->options.block_rows, first = cluster->first_block * block_rows;
+    const uint64_t end = first + cluster->n_blocks * block_rows;
+    size_t n_clusters = 0;
+    memset(call->search->is_visible, 0, cluster->n_blocks * sizeof *call->search->is_visible);
+    for (size_t i = 0; i < call->rows->n_blocks; i++) {
+        const struct memtx__row_block *block = &call->rows->blocks[i];
+        const uint64_t from = block->first_id, to = from + block->n_rows;
+        const uint64_t inner_from = from > first ? from : first, inner_to = to < end ? to : end;
+        call->n_visible += block->n_rows;
+        add_tail(call, block, from, to < first ? to : first);
+        if (inner_from < inner_to) {
+            for (uint64_t b = (inner_from - first) / block_rows; b <= (inner_to - 1 - first) / block_rows; b++) {
+                n_clusters += call->search->is_visible[b] ? 0 : cluster->per_block;
+                call->search->is_visible[b] = true;
+            }
+        }
+        add_tail(call, block, from > end ? from : end, to);
+    }
+    call->n_wanted = memtx__cluster_n_wanted(cluster, n_clusters, call->k, call->search->share);
+}
+
+/* ---- a cluster and its queries ---------------------------------------------------------------- */
+
+/* Up to LANES rows of a cluster. */
+struct tile {
+    float *columns; /* [dim][LANES] */
+    float *row;     /* [dim] */
+    int64_t ids[LANES];
+    size_t n;
+};
+
+static void add_lane(struct tile *tile, const struct memtx__row_set *rows, const unsigned char *row, int64_t id)
+{
+    memtx__rows_read(tile->row, rows->type, row, rows->dim);
+    for (size_t i = 0; i < rows->dim; i++) {
+        tile->columns[i * LANES + tile->n] = tile->row[i];
+    }
+    tile->ids[tile->n++] = id;
+}
+
+MEMTX__CLONES static void score_tile(float scores[ABREAST][LANES], const float *columns,
+                                     const float *const queries[ABREAST], size_t dim)
+{
+    float sums[ABREAST][LANES] = {{0}};
+    for (size_t i = 0; i < dim; i++) {
+        for (size_t q = 0; q < ABREAST; q++) {
+            const float x = queries[q][i];
+#pragma omp simd
+            for (size_t lane = 0; lane < LANES; lane++) {
+                sums[q][lane] += x * columns[i * LANES + lane];
+            }
+        }
+    }
+    memcpy(scores, sums, sizeof sums);
+}
+
+/* Bit i: scores[i] is no worse than the threshold. */
+MEMTX__CLONES static uint32_t which_from(const float *scores, float threshold)
+{
+    uint32_t found = 0;
+#pragma omp simd reduction(| : found)
+    for (int i = 0; i < LANES; i++) {
+        found |= (uint32_t)(scores[i] >= threshold) << i;
+    }
+    return found;
+}
+
+/* Ids do not ascend from cluster to cluster, so that a tie with the threshold may be the better one. */
+static void offer(struct memtx__topk *topk, const float *scores, const struct tile *tile)
+{
+    for (uint32_t found = which_from(scores, topk->threshold); found; found &= found - 1) {
+        const size_t lane = (size_t)__builtin_ctz(found);
+        if (lane < tile->n && isfinite(scores[lane])) {
+            memtx__topk_push(topk, (struct memtx__candidate){scores[lane], tile->ids[lane]});
+        }
+    }
+}
+
+static void meet_tile(const struct call *call, const struct tile *tile, const uint32_t *list, size_t n)
+{
+    const size_t dim = call->rows->dim;
+    for (size_t first = 0; first < n; first += ABREAST) {
+        const size_t n_queries = n - first < ABREAST ? n - first : ABREAST;
+        const float *queries[ABREAST];
+        float scores[ABREAST][LANES];
+        for (size_t q = 0; q < ABREAST; q++) {
+            queries[q] = call->queries + list[first + (q < n_queries ? q : 0)] * dim;
+        }
+        score_tile(scores, tile->columns, queries, dim);
+        for (size_t q = 0; q < n_queries; q++) {
+            offer(&call->search->topk[list[first + q]], scores[q], tile);
+        }
+    }
+}
+
+/* Cluster `c` of the index meets the queries of its list. */
+static void meet(const struct call *call, struct tile *tile, const unsigned char *const *rows_at, size_t c,
+                 const uint32_t *list, size_t n)
+{
+    const struct memtx__cluster *cluster = call->cluster;
+    const size_t block = c / cluster->per_block, block_rows = cluster->options.block_rows;
+    const uint16_t *starts = cluster->starts + block * (cluster->per_block + 1) + c % cluster->per_block;
+    const uint16_t *order = cluster->order + block * block_rows;
+    const uint64_t first_id = (cluster->first_block + block) * block_rows;
+    tile->n = 0;
+    for (size_t i = starts[0]; i < starts[1]; i++) {
+        if (rows_at[order[i]]) {
+            add_lane(tile, call->rows, rows_at[order[i]], (int64_t)(first_id + order[i]));
+        }
+        if (tile->n == LANES || (i + 1 == starts[1] && tile->n)) {
+            meet_tile(call, tile, list, n);
+            tile->n = 0;
+        }
+    }
+}
+
+/* ---- a thread's slice ------------------------------------------------------------------------- */
+
+/* Where the visible rows of a block stand. *piece is the first block of rows that may reach into it, and goes on. */
+static void locate(const unsigned char **rows_at, size_t *piece, const struct call *call, size_t block)
+{
+    const struct memtx__row_set *rows = call->rows;
+    const size_t row_bytes = rows->dim * memtx__row_type_bytes(rows->type);
+    const uint64_t block_rows = call->cluster->options.block_rows;
+    const uint64_t first = (call->cluster->first_block + block) * block_rows, end = first + block_rows;
+    memset(rows_at, 0, block_rows * sizeof *rows_at);
+    while (*piece < rows->n_blocks && rows->blocks[*piece].first_id + rows->blocks[*piece].n_rows <= first) {
+        ++*piece;
+    }
+    for (size_t i = *piece; i < rows->n_blocks && rows->blocks[i].first_id < end; i++) {
+        const struct memtx__row_block *held = &rows->blocks[i];
+        uint64_t row = held->first_id > first ? held->first_id : first;
+        for (; row < held->first_id + held->n_rows && row < end; row++) {
+            rows_at[row - first] = held->rows + (row - held->first_id) * row_bytes;
+        }
+    }
+}
+
+MEMTX__CLONES static void add_spreads(float *scores, const float *spreads, size_t n)
+{
+#pragma omp simd
+    for (size_t i = 0; i < n; i++) {
+        scores[i] += SPREADS_ADDED * spreads[i];
+    }
+}
+
+/* scores[n][n_clusters] of queries and clusters; those of blocks of which nothing is visible are NaN. */
+static int score_clusters(float *scores, float *tile, const struct call *call, const float *queries, size_t n)
+{
+    const struct memtx__cluster *cluster = call->cluster;
+    const size_t dim = cluster->dim, row_bytes = dim * memtx__row_type_bytes(cluster->type);
+    const size_t n_clusters = cluster->n_blocks * cluster->per_block;
+    int status = MEMTX_OK;
+    for (size_t first = 0; first < n_clusters && !status; first += TILE_CENTROIDS) {
+        const size_t n_tile = n_clusters - first < TILE_CENTROIDS ? n_clusters - first : TILE_CENTROIDS;
+        memtx__rows_read(tile, cluster->type, cluster->centroids + first * row_bytes, n_tile * dim);
+        status = memtx__product(scores + first, queries, tile, true, n, n_tile, dim, n_clusters, dim, dim);
+    }
+    for (size_t i = 0; i < n && !status; i++) {
+        add_spreads(scores + i * n_clusters, cluster->spreads, n_clusters);
+    }
+    for (size_t b = 0; b < cluster->n_blocks; b++) {
+        for (size_t i = 0; i < n && !call->search->is_visible[b]; i++) {
+            for (size_t c = b * cluster->per_block; c < (b + 1) * cluster->per_block; c++) {
+                scores[i * n_clusters + c] = NAN;
+            }
+        }
+    }
+    return status;
+}
+
+/* The clusters that queries first .. first + n - 1 want, ascending. */
+static int find_wanted(const struct call *call, size_t thread, size_t first, size_t n)
+{
+    struct memtx__cluster_search *s = call->search;
+    const size_t n_clusters = call->cluster->n_blocks * call->cluster->per_block;
+    const size_t n_abreast = queries_abreast(n_clusters), dim = call->rows->dim;
+    float *scores = s->scores + thread * scores_room(s->most_clusters);
+    float *tile = s->centroids + thread * TILE_CENTROIDS * s->dim;
+    uint32_t *places = s->places + thread * s->most_clusters;
+    int32_t *orders = s->orders + thread * s->most_clusters;
+    int status = MEMTX_OK;
+    for (size_t q = first; q < first + n && !status; q += n_abreast) {
+        const size_t n_queries = first + n - q < n_abreast ? first + n - q : n_abreast;
+        status = score_clusters(scores, tile, call, call->queries + q * dim, n_queries);
+        for (size_t i = 0; i < n_queries && !status; i++) {
+            const size_t n_found =
+                memtx__select_largest(places, orders, scores + i * n_clusters, n_clusters, call->n_wanted);
+            memcpy(s->wanted + (q + i) * call->n_wanted, places, n_found * sizeof *places);
+            s->n_wanted[q + i] = (uint32_t)n_found;
+        }
+    }
+    return status;
+}
+
+/* The lists turned around: list[starts[c] .. starts[c + 1]) are the queries first .. first + n - 1 that want cluster c. */
+static void turn_around(uint32_t *list, uint32_t *starts, const struct call *call, size_t first, size_t n)
+{
+    const size_t n_clusters = call->cluster->n_blocks * call->cluster->per_block, n_wanted = call->n_wanted;
+    const uint32_t *wanted = call->search->wanted, *n_found = call->search->n_wanted;
+    memset(starts, 0, (n_clusters + 1) * sizeof *starts);
+    for (size_t q = first; q < first + n; q++) {
+        for (size_t i = 0; i < n_found[q]; i++) {
+            starts[wanted[q * n_wanted + i] + 1]++;
+        }
+    }
+    for (size_t c = 0; c < n_clusters; c++) {
+        starts[c + 1] += starts[c];
+    }
+    for (size_t q = first; q < first + n; q++) {
+        for (size_t i = 0; i < n_found[q]; i++) {
+            list[starts[wanted[q * n_wanted + i]]++] = (uint32_t)q;
+        }
+    }
+    memmove(starts + 1, starts, n_clusters * sizeof *starts);
+    starts[0] = 0;
+}
+
+/* Queries first .. first + n - 1 meet the clusters that they want. */
+static void visit(const struct call *call, size_t thread, size_t first, size_t n)
+{
+    struct memtx__cluster_search *s = call->search;
+    const size_t per_block = call->cluster->per_block;
+    uint32_t *list = s->lists + first * call->n_wanted, *starts = s->list_starts + thread * (s->most_clusters + 1);
+    const unsigned char **rows_at = s->rows_at + thread * s->most_block_rows;
+    struct tile tile = {.columns = s->tiles + thread * (LANES + 1) * s->dim};
+    size_t piece = 0;
+    tile.row = tile.columns + LANES * s->dim;
+    memset(tile.columns, 0, LANES * s->dim * sizeof *tile.columns); /* lanes that no row has filled yet */
+    turn_around(list, starts, call, first, n);
+    for (size_t block = 0; block < call->cluster->n_blocks; block++) {
+        if (starts[block * per_block] == starts[(block + 1) * per_block]) {
+            continue;
+        }
+        locate(rows_at, &piece, call, block);
+        for (size_t c = block * per_block; c < (block + 1) * per_block; c++) {
+            if (starts[c] < starts[c + 1]) {
+                meet(call, &tile, rows_at, c, list + starts[c], starts[c + 1] - starts[c]);
+            }
+        }
+    }
+}
+
+/* ---- the search ------------------------------------------------------------------------------- */
+
+static int check_call(const struct call *call)
+{
+    const struct memtx__cluster_search *s = call->search;
+    const struct memtx__cluster *cluster = call->cluster;
+    const size_t n_clusters = cluster->n_blocks * cluster->per_block;
+    if (call->n_queries > s->most_queries || call->k < 1 || call->k > s->most_k || cluster->dim != s->dim ||
+        n_clusters > s->most_clusters || call->rows->n_blocks > s->most_row_blocks ||
+        cluster->options.block_rows > s->most_block_rows ||
+        memtx__cluster_n_wanted(cluster, n_clusters, call->k, s->share) > s->most_wanted) {
+        return memtx__fail(MEMTX_E_INVALID, "a search for %zu queries and k %zu was prepared for %zu and %zu",
+                           call->n_queries, call->k, s->most_queries, s->most_k);
+    }
+    if (call->rows->type != cluster->type || call->rows->dim != cluster->dim) {
+        return memtx__fail(MEMTX_E_INVALID, "rows of type %d and size %zu in an index of type %d and size %zu",
+                           (int)call->rows->type, call->rows->dim, (int)cluster->type, cluster->dim);
+    }
+    return MEMTX_OK;
+}
+
+/* Rows in the index: which clusters each query wants, and what it finds there. */
+static int search_clusters(const struct call *call)
+{
+    struct memtx__cluster_search *s = call->search;
+    const size_t slice = (call->n_queries + s->n_threads - 1) / s->n_threads;
+    int status = MEMTX_OK;
+#pragma omp parallel for schedule(static) reduction(min : status) num_threads((int)s->n_threads)
+    for (size_t thread = 0; thread < s->n_threads; thread++) {
+        const size_t first = thread * slice, n = call->n_queries - first < slice ? call->n_queries - first : slice;
+        if (first < call->n_queries) {
+            int failed = find_wanted(call, thread, first, n);
+            if (!failed) {
+                visit(call, thread, first, n);
+            }
+            status = failed < status ? failed : status;
+        }
+    }
+    return status ? memtx__fail(status, "a product of the search failed: %s", memtx_status_text(status)) : MEMTX_OK;
+}
+
+static void give(float *scores, int64_t *ids, const struct memtx__topk *topk, size_t n, size_t k)
+{
+    for (size_t i = 0; i < k; i++) {
+        const struct memtx__candidate found = i < n ? topk->candidates[i] : (struct memtx__candidate){-INFINITY, -1};
+        if (ids) {
+            ids[i] = found.id;
+        }
+        if (scores) {
+            scores[i] = found.score;
+        }
+    }
+}
+
+/* Queries that found fewer than min(k, visible) rows search all of them. */
+static int fill(float *scores, int64_t *ids, const struct call *call)
+{
+    struct memtx__cluster_search *s = call->search;
+    const size_t k = call->k, dim = call->rows->dim, n_found = k < call->n_visible ? k : call->n_visible;
+    size_t n_short = 0;
+    for (size_t q = 0; q < call->n_queries; q++) {
+        if (s->topk[q].n < n_found) {
+            memcpy(s->short_queries + n_short * dim, call->queries + q * dim, dim * sizeof *s->short_queries);
+            s->short_places[n_short++] = q;
+        }
+    }
+    int status =
+        n_short ? memtx__exact_search(s->tail_scores, s->tail_ids, &s->exact, call->rows, s->short_queries, n_short, k)
+                : MEMTX_OK;
+    for (size_t i = 0; i < n_short && !status; i++) {
+        if (ids) {
+            memcpy(ids + s->short_places[i] * k, s->tail_ids + i * k, k * sizeof *ids);
+        }
+        if (scores) {
+            memcpy(scores + s->short_places[i] * k, s->tail_scores + i * k, k * sizeof *scores);
+        }
+    }
+    return status;
+}
+
+int memtx__cluster_search(float *scores, int64_t *ids, struct memtx__cluster_search *search,
+                          const struct memtx__cluster *cluster, const struct memtx__row_set *rows, const float *queries,
+                          size_t n_queries, size_t k)
+{
+    struct call call = {.search = search,
+                        .cluster = cluster,
+                        .rows = rows,
+                        .queries = queries,
+                        .n_queries = n_queries,
+                        .k = k,
+                        .tail = {search->tail_blocks, 0, rows->type, rows->dim}};
+    int status = check_call(&call);
+    if (status) {
+        return status;
+    }
+    look(&call);
+    status =
+        memtx__exact_search(search->tail_scores, search->tail_ids, &search->exact, &call.tail, queries, n_queries, k);
+    for (size_t q = 0; q < n_queries && !status; q++) {
+        memtx__topk_begin(&search->topk[q], search->candidates + q * memtx__topk_capacity(k), k);
+        for (size_t i = 0; i < k && search->tail_ids[q * k + i] >= 0; i++) {
+            memtx__topk_push(&search->topk[q],
+                             (struct memtx__candidate){search->tail_scores[q * k + i], search->tail_ids[q * k + i]});
+        }
+    }
+    if (!status && call.n_wanted) {
+        status = search_clusters(&call);
+    }
+    if (status) {
+        return status;
+    }
+#pragma omp parallel for schedule(static)
+    for (size_t q = 0; q < n_queries; q++) {
+        search->topk[q].n = memtx__topk_end(&search->topk[q]);
+        give(scores ? scores + q * k : NULL, ids ? ids + q * k : NULL, &search->topk[q], search->topk[q].n, k);
+    }
+    return fill(scores, ids, &call);
+}
