@@ -366,6 +366,26 @@ Test(exact_passes, more_candidates_find_more)
     free(queries);
 }
 
+/* Rows that int8 confuses, asked by too few queries for it. */
+Test(exact_passes, few_queries_are_searched_in_f32)
+{
+    enum { N = 5000, N_QUERIES = MEMTX__EXACT_LEAST_LOW_QUERIES - 1 };
+    float *values = random_values(N * DIM, 1), *queries = random_values(N_QUERIES * DIM, 2);
+    struct rows rows;
+    for (size_t i = 0; i < N * DIM; i++) {
+        values[i] += i % DIM == 3 ? 5000.0F : 0.0F;
+    }
+    rows_make(&rows, N, DIM, MEMTX_ROWS_F32, values);
+    const struct found exact = search(&rows, in_f32, queries, N_QUERIES, K);
+    const struct found low = search(&rows, passes[1], queries, N_QUERIES, K);
+    cr_assert_eq(compare(exact, low), 1);
+    found_free(exact);
+    found_free(low);
+    rows_free(&rows);
+    free(values);
+    free(queries);
+}
+
 Test(exact_passes, what_is_refused)
 {
     enum { N = 100, N_QUERIES = 80 };
