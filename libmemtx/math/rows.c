@@ -4,7 +4,18 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "math/clones.h"
 #include "math/half.h"
+
+MEMTX__CLONES float memtx__dot(const float *a, const float *b, size_t n)
+{
+    float sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (size_t i = 0; i < n; i++) {
+        sum += a[i] * b[i];
+    }
+    return sum;
+}
 
 size_t memtx__row_type_bytes(enum memtx_row_type type)
 {

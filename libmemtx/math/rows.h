@@ -11,6 +11,9 @@ size_t memtx__row_type_bytes(enum memtx_row_type type); /* of one value */
 /* out[n_values] from stored rows of any alignment. Any thread. */
 void memtx__rows_read(float *out, enum memtx_row_type type, const unsigned char *rows, size_t n_values);
 
+/* The sum of a[i] * b[i]; the order of the terms is the compiler's. Any thread. */
+float memtx__dot(const float *a, const float *b, size_t n);
+
 /* rows, of any alignment, from values[n_values], rounded to the type. Any thread. */
 void memtx__rows_write(unsigned char *rows, enum memtx_row_type type, const float *values, size_t n_values);
 

@@ -11,8 +11,6 @@
 #include <omp.h>
 #include <string.h>
 
-#include "base/alloc.h"
-#include "base/rng.h"
 #include "base/status.h"
 #include "math/attention.h"
 #include "math/clones.h"
@@ -21,188 +19,7 @@
 
 enum { TOKENS_PER_AGE = 1000 };
 
-/* What the queries of one kv head are asked against. */
-struct pair_search {
-    const struct memtx_memory *memory;
-    uint32_t layer;
-    uint32_t kv_head;
-    size_t group;
-    size_t n_q;
-    const float *queries; /* [n_q][H][D] */
-    const uint64_t *positions;
-};
-
-/* ---- where the pair's rows stand -------------------------------------------------------------- */
-
-static int add_block(struct memtx_memory *memory, const unsigned char *rows, uint64_t first_id, size_t n_rows)
-{
-    int status = memtx__grow(&memory->blocks, &memory->n_blocks_held, memory->n_blocks + 1, sizeof *memory->blocks);
-    if (!status) {
-        memory->blocks[memory->n_blocks++] = (struct memtx__row_block){rows, first_id, n_rows};
-    }
-    return status;
-}
-
-int memtx__memory_clear_addresses(struct memtx_memory *memory)
-{
-    const size_t n_chunks = (size_t)(memory->view.catalogue->state.n_rows / memory->store->chunk_rows) + 1;
-    size_t n_values_held = memory->n_chunks_held;
-    int status = memtx__grow(&memory->values, &n_values_held, n_chunks, sizeof *memory->values);
-    if (!status) {
-        status = memtx__grow(&memory->keys, &memory->n_chunks_held, n_chunks, sizeof *memory->keys);
-    }
-    for (size_t chunk = 0; chunk < n_chunks && !status; chunk++) {
-        memory->keys[chunk] = memory->values[chunk] = NULL;
-    }
-    return status;
-}
-
-int memtx__memory_locate(struct memtx_memory *memory, uint32_t layer, uint32_t kv_head)
-{
-    const memtx_store *store = memory->store;
-    int status = memtx__memory_clear_addresses(memory);
-    memory->n_blocks = 0;
-    for (size_t r = 0; r < memory->n_ranges && !status; r++) {
-        const struct memtx__range *range = &memory->ranges[r];
-        uint64_t row = range->first_row, end = range->first_row + range->n_rows;
-        while (row < end && !status) {
-            const uint64_t chunk = row / store->chunk_rows, offset = row % store->chunk_rows;
-            const uint64_t n_left = store->chunk_rows - offset, n_rows = end - row < n_left ? end - row : n_left;
-            status = memtx__view_chunk(&memory->keys[chunk], &memory->view, MEMTX__KEYS, layer, kv_head, chunk);
-            if (!status) {
-                status = memtx__view_chunk(&memory->values[chunk], &memory->view, MEMTX__VALUES, layer, kv_head, chunk);
-            }
-            if (!status) {
-                status = add_block(memory, memory->keys[chunk] + offset * store->row_bytes, row, (size_t)n_rows);
-            }
-            row += n_rows;
-        }
-    }
-    return status;
-}
-
-/* ---- finding ---------------------------------------------------------------------------------- */
-
-/* Row i of the search is query i / group, head i % group of the kv head, turned by delta. */
-static void turn_queries(struct memtx_memory *memory, const struct pair_search *search)
-{
-    const size_t head_size = memory->store->spec.head_size, n_heads = memory->store->spec.n_heads;
-#pragma omp parallel for schedule(static)
-    for (size_t i = 0; i < search->n_q * search->group; i++) {
-        size_t head = search->kv_head * search->group + i % search->group;
-        memtx__rope_turn(memory->queries + i * head_size, &memory->rope,
-                         search->queries + (i / search->group * n_heads + head) * head_size, memory->options.delta,
-                         head_size);
-    }
-}
-
-/* The row with this many visible rows before it. */
-static uint64_t visible_row(const struct memtx_memory *memory, uint64_t n_before)
-{
-    const struct memtx__range *range = memory->ranges;
-    while (n_before >= range->n_rows) {
-        n_before -= range->n_rows;
-        range++;
-    }
-    return range->first_row + n_before;
-}
-
-/* k of n_visible rows without replacement (Floyd's sampling), the same for the same seed, layer, head and position. */
-static void draw_rows(int64_t *ids, const struct pair_search *search, size_t i)
-{
-    const struct memtx_memory *memory = search->memory;
-    const uint64_t n = memory->n_visible, k = memory->options.k < n ? memory->options.k : n;
-    const uint64_t stream =
-        (search->positions[i / search->group] * MEMTX_MAX_LAYERS + search->layer) * memory->store->spec.n_heads +
-        search->kv_head * search->group + i % search->group;
-    struct memtx__rng rng = memtx__rng_create(memory->options.seed, stream);
-    for (uint64_t drawn = 0; drawn < memory->options.k; drawn++) {
-        ids[drawn] = -1;
-    }
-    for (uint64_t drawn = 0; drawn < k; drawn++) {
-        uint64_t last = n - k + drawn;
-        int64_t id = (int64_t)visible_row(memory, memtx__rng_below(&rng, last + 1));
-        for (uint64_t j = 0; j < drawn; j++) {
-            if (ids[j] == id) {
-                id = (int64_t)visible_row(memory, last);
-                break;
-            }
-        }
-        ids[drawn] = id;
-    }
-}
-
-/* Values of the chunks in which rows were found; the search has looked up the keys. */
-static int locate_values(struct memtx_memory *memory, const struct pair_search *search)
-{
-    const size_t n = search->n_q * search->group * memory->options.k;
-    int status = MEMTX_OK;
-    for (size_t i = 0; i < n && !status; i++) {
-        const uint64_t chunk = memory->ids[i] < 0 ? 0 : (uint64_t)memory->ids[i] / memory->store->chunk_rows;
-        if (memory->ids[i] >= 0 && !memory->values[chunk]) {
-            status = memtx__view_chunk(&memory->values[chunk], &memory->view, MEMTX__VALUES, search->layer,
-                                       search->kv_head, chunk);
-        }
-    }
-    return status;
-}
-
-/* Through the index: only what is found is looked up. */
-static int find_in_runs(struct memtx_memory *memory, const struct pair_search *search)
-{
-    int status = memtx__memory_clear_addresses(memory);
-    if (status) {
-        return status;
-    }
-    const struct memtx__runs_query query = {.view = &memory->view,
-                                            .layer = search->layer,
-                                            .kv_head = search->kv_head,
-                                            .visible = memory->visible,
-                                            .n_visible = memory->n_visible_ranges,
-                                            .queries = memory->queries,
-                                            .n = search->n_q * search->group,
-                                            .k = memory->options.k,
-                                            .keys = memory->keys};
-    turn_queries(memory, search);
-    status = memtx__runs_search(memory->ids, &memory->runs, &memory->exact, &query);
-    return status ? status : locate_values(memory, search);
-}
-
-static int find_rows(struct memtx_memory *memory, const struct pair_search *search)
-{
-    const size_t n_queries = search->n_q * search->group;
-    const bool is_random = memory->options.retrieval == MEMTX_RETRIEVAL_RANDOM;
-    if (memory->has_runs && !is_random) {
-        return find_in_runs(memory, search);
-    }
-    int status = memtx__memory_locate(memory, search->layer, search->kv_head);
-    if (status) {
-        return status;
-    }
-    if (is_random) {
-#pragma omp parallel for schedule(static)
-        for (size_t i = 0; i < n_queries; i++) {
-            draw_rows(memory->ids + i * memory->options.k, search, i);
-        }
-        return MEMTX_OK;
-    }
-    turn_queries(memory, search);
-    struct memtx__row_set rows = {memory->blocks, memory->n_blocks, memory->store->spec.row_type,
-                                  memory->store->spec.head_size};
-    return memtx__exact_search(NULL, memory->ids, &memory->exact, &rows, memory->queries, n_queries, memory->options.k);
-}
-
 /* ---- attending -------------------------------------------------------------------------------- */
-
-MEMTX__CLONES static float dot(const float *a, const float *b, size_t n)
-{
-    float sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (size_t i = 0; i < n; i++) {
-        sum += a[i] * b[i];
-    }
-    return sum;
-}
 
 MEMTX__CLONES static void add_scaled(float *out, const float *x, float factor, size_t n)
 {
@@ -229,7 +46,7 @@ static void measure(uint64_t *distance, uint64_t *age, const struct memtx_memory
 }
 
 /* Where query i of the search stands in [n_q][H]. */
-static size_t place_of(const struct pair_search *search, size_t i)
+static size_t place_of(const struct memtx__pair_search *search, size_t i)
 {
     return i / search->group * search->memory->store->spec.n_heads + search->kv_head * search->group +
            i % search->group;
@@ -248,7 +65,7 @@ static void answer_nothing(float *V_mem, float *LSE_mem, struct memtx_hit *hits,
 }
 
 /* Query i of the search: logits of the rows found, their softmax, the sum of their values. */
-static void attend_query(float *V_mem, float *LSE_mem, struct memtx_hit *hits, const struct pair_search *search,
+static void attend_query(float *V_mem, float *LSE_mem, struct memtx_hit *hits, const struct memtx__pair_search *search,
                          size_t i)
 {
     const struct memtx_memory *memory = search->memory;
@@ -273,7 +90,8 @@ static void attend_query(float *V_mem, float *LSE_mem, struct memtx_hit *hits, c
         }
         memtx__rows_read(row, store->spec.row_type,
                          memory->keys[id / store->chunk_rows] + id % store->chunk_rows * row_bytes, head_size);
-        logits[n] = scale * dot(turned, row, head_size) - memory->options.lambda * (float)age / (float)TOKENS_PER_AGE;
+        logits[n] =
+            scale * memtx__dot(turned, row, head_size) - memory->options.lambda * (float)age / (float)TOKENS_PER_AGE;
     }
     answer_nothing(V_mem, LSE_mem, hits, memory, out);
     if (n == 0) {
@@ -292,9 +110,9 @@ static void attend_query(float *V_mem, float *LSE_mem, struct memtx_hit *hits, c
 }
 
 static int ask_pair(float *V_mem, float *LSE_mem, struct memtx_hit *hits, memtx_memory *memory,
-                    const struct pair_search *search)
+                    const struct memtx__pair_search *search)
 {
-    int status = find_rows(memory, search);
+    int status = memtx__memory_find(memory, search);
     if (status) {
         return status;
     }
@@ -338,12 +156,12 @@ int memtx_memory_attend(float *V_mem, float *LSE_mem, struct memtx_hit *hits, me
         memory->options.asked(memory->options.asked_context, layer, n_q, queries, positions);
     }
     const struct memtx_store_spec *spec = &memory->store->spec;
-    struct pair_search search = {.memory = memory,
-                                 .layer = layer,
-                                 .group = spec->n_heads / spec->n_kv_heads,
-                                 .n_q = n_q,
-                                 .queries = queries,
-                                 .positions = positions};
+    struct memtx__pair_search search = {.memory = memory,
+                                        .layer = layer,
+                                        .group = spec->n_heads / spec->n_kv_heads,
+                                        .n_q = n_q,
+                                        .queries = queries,
+                                        .positions = positions};
     for (search.kv_head = 0; search.kv_head < spec->n_kv_heads && !status; search.kv_head++) {
         if (memtx_store_keeps(spec, layer, search.kv_head)) {
             status = ask_pair(V_mem, LSE_mem, hits, memory, &search);

@@ -47,8 +47,8 @@ static void take_scratch(struct memtx_memory *memory, struct memtx__arena *arena
     memory->ids = memtx__arena_take(arena, n_queries * k, sizeof *memory->ids);
     memory->rows = memtx__arena_take(arena, memory->n_threads * 2 * head_size, sizeof *memory->rows);
     memory->logits = memtx__arena_take(arena, memory->n_threads * k, sizeof *memory->logits);
-    memtx__exact_take(&memory->exact, arena, n_queries, k, head_size);
-    if (memory->has_runs) {
+    memtx__exact_take_low(&memory->exact, arena, memory->choice.pass, n_queries, k, head_size);
+    if (memory->choice.finder == MEMTX__FIND_RUNS) {
         memtx__runs_take(&memory->runs, arena, n_queries, k, head_size);
     }
 }
@@ -86,10 +86,12 @@ static int prepare(struct memtx_memory *memory, const struct memtx_memory_option
     if (!status) {
         status = memtx__view_open(&memory->view, memory->store, options->reader);
     }
-    memory->has_runs = options->index && strcmp(options->index, "exact") != 0;
-    if (!status && memory->has_runs) {
+    if (!status && memory->choice.finder == MEMTX__FIND_RUNS) {
         status = memtx__runs_open(&memory->runs, memory->store, options->index, options->resolve_index,
                                   options->run_rows, !options->reader, options->seal_in_background);
+    }
+    if (!status && memory->choice.finder == MEMTX__FIND_CLUSTER) {
+        status = memtx__alloc(&memory->clusters, memory->store->n_pairs, sizeof(struct memtx__cluster *));
     }
     if (!status) {
         take_scratch(memory, &memory->scratch);
@@ -97,6 +99,7 @@ static int prepare(struct memtx_memory *memory, const struct memtx_memory_option
     }
     if (!status) {
         take_scratch(memory, &memory->scratch);
+        status = memtx__exact_prepare(&memory->exact);
     }
     return status;
 }
@@ -116,7 +119,11 @@ int memtx_memory_open(memtx_memory **out, memtx_store *store, const struct memtx
     struct memtx_memory_options chosen = options ? *options : memtx_memory_options_default();
     memtx_memory *memory;
     *out = NULL;
+    struct memtx__choice choice;
     int status = check_options(&chosen);
+    if (!status) {
+        status = memtx__memory_choose(&choice, &chosen);
+    }
     if (!status) {
         status = check_store(store, chosen.reader);
     }
@@ -127,6 +134,7 @@ int memtx_memory_open(memtx_memory **out, memtx_store *store, const struct memtx
         return status;
     }
     memory->store = store;
+    memory->choice = choice;
     if (!chosen.reader) {
         store->has_writer = true;
     }
@@ -152,6 +160,12 @@ void memtx_memory_close(memtx_memory *memory)
         memory->store->has_writer = false;
     }
     memtx__runs_close(&memory->runs);
+    for (size_t pair = 0; memory->clusters && pair < memory->store->n_pairs; pair++) {
+        memtx__cluster_destroy(memory->clusters[pair]);
+    }
+    memtx__cluster_search_release(&memory->cluster_search);
+    memtx__exact_release(&memory->exact);
+    memtx__free(memory->clusters);
     memtx__view_close(&memory->view);
     (void)atomic_fetch_sub(&memory->store->n_memories, 1);
     memtx__arena_release(&memory->scratch);
@@ -352,7 +366,7 @@ int memtx_memory_begin_segment(memtx_memory *memory)
         return memtx__fail(MEMTX_E_INVALID, "a segment has begun already");
     }
     int status = memory->options.scope == MEMTX_SCOPE_DOCUMENT ? check_document(memory) : MEMTX_OK;
-    if (!status && memory->has_runs && !memory->options.reader) {
+    if (!status && memory->choice.finder == MEMTX__FIND_RUNS && !memory->options.reader) {
         memtx__runs_prepare(&memory->runs, &memory->view);
     }
     if (!status) {
@@ -362,10 +376,10 @@ int memtx_memory_begin_segment(memtx_memory *memory)
     if (!status) {
         status = collect_ranges(memory);
     }
-    if (!status && memory->has_runs) {
+    if (!status && memory->choice.finder == MEMTX__FIND_RUNS) {
         status = memtx__runs_refresh(&memory->runs, memory->view.catalogue);
     }
-    if (!status && memory->has_runs) {
+    if (!status && memory->choice.finder == MEMTX__FIND_RUNS) {
         status = join_ranges(memory);
     }
     if (status) {

@@ -1,11 +1,12 @@
-/* The memory's inside: what memory.c (the stream of rows), attend.c (search and attention) and gather.c (rows by id)
- * share. */
+/* The memory's inside: what memory.c (the stream of rows), find.c (which rows), attend.c (attention to them) and gather.c
+ * (rows by id) share. */
 #ifndef MEMTX_MEMORY_MEMORY_H
 #define MEMTX_MEMORY_MEMORY_H
 
 #include "base/arena.h"
 #include "math/rope.h"
 #include "memtx/memory.h"
+#include "search/cluster.h"
 #include "search/exact.h"
 #include "search/runs.h"
 #include "store/view.h"
@@ -21,6 +22,15 @@ struct memtx__range {
     bool is_own; /* of the document being appended to */
 };
 
+/* How the k best are found. */
+enum memtx__finder { MEMTX__FIND_EXACT, MEMTX__FIND_RANDOM, MEMTX__FIND_RUNS, MEMTX__FIND_CLUSTER };
+
+struct memtx__choice {
+    enum memtx__finder finder;
+    struct memtx__first_pass pass; /* of exact search */
+    double share;                  /* of the clusters that a query visits */
+};
+
 struct memtx_memory {
     memtx_store *store;
     struct memtx_memory_options options;
@@ -29,8 +39,10 @@ struct memtx_memory {
     struct memtx__rope rope;
     struct memtx__view view;
     struct memtx__exact exact;
-    struct memtx__runs runs; /* where has_runs */
-    bool has_runs;
+    struct memtx__choice choice;
+    struct memtx__runs runs;          /* of FIND_RUNS */
+    struct memtx__cluster **clusters; /* [n_pairs] of FIND_CLUSTER; NULL: not asked yet */
+    struct memtx__cluster_search cluster_search;
     struct memtx_index_range *visible; /* the ranges, those that touch as one */
     size_t n_visible_ranges, n_visible_held;
     struct memtx__arena scratch;
@@ -63,10 +75,27 @@ struct memtx_memory {
 /* The visible range that holds a row; NULL when none does. O(log ranges). */
 const struct memtx__range *memtx__memory_range_of(const struct memtx_memory *memory, uint64_t row);
 
-/* attend.c: makes room for the address of every chunk in sight in keys and values, all NULL. */
+/* What the queries of one kv head are asked against. */
+struct memtx__pair_search {
+    const struct memtx_memory *memory;
+    uint32_t layer;
+    uint32_t kv_head;
+    size_t group;
+    size_t n_q;
+    const float *queries; /* [n_q][H][D] */
+    const uint64_t *positions;
+};
+
+/* find.c: what the options ask for. MEMTX_E_INVALID. */
+int memtx__memory_choose(struct memtx__choice *out, const struct memtx_memory_options *options);
+
+/* find.c: memory->ids[n_q * group][k] of a pair, and the addresses of their chunks in memory->keys and memory->values. */
+int memtx__memory_find(struct memtx_memory *memory, const struct memtx__pair_search *search);
+
+/* find.c: makes room for the address of every chunk in sight in keys and values, all NULL. */
 int memtx__memory_clear_addresses(struct memtx_memory *memory);
 
-/* attend.c: the addresses of every chunk of a pair that holds a visible row, in memory->keys and memory->values, and the
+/* find.c: the addresses of every chunk of a pair that holds a visible row, in memory->keys and memory->values, and the
  * visible rows as blocks for the search. Within a segment; the pair is kept. MEMTX_E_CORRUPT, MEMTX_E_NO_MEMORY. */
 int memtx__memory_locate(struct memtx_memory *memory, uint32_t layer, uint32_t kv_head);
 

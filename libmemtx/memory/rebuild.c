@@ -44,7 +44,7 @@ int memtx_memory_seal(memtx_memory *memory, const struct memtx_store_upkeep_opti
     if (memory->in_segment || memory->options.reader) {
         return memtx__fail(MEMTX_E_INVALID, "indexes are built between segments, by who appends");
     }
-    return memory->has_runs ? seal(&memory->runs, &memory->view, upkeep) : MEMTX_OK;
+    return memory->choice.finder == MEMTX__FIND_RUNS ? seal(&memory->runs, &memory->view, upkeep) : MEMTX_OK;
 }
 
 int memtx_memory_rebuild(memtx_store *store, const struct memtx_memory_options *options,

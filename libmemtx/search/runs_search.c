@@ -8,7 +8,6 @@
 
 #include "base/alloc.h"
 #include "base/status.h"
-#include "math/clones.h"
 #include "math/rows.h"
 #include "math/shapes.h"
 #include "search/runs.h"
@@ -74,16 +73,6 @@ static int visible_within(uint64_t *n_rows, struct search *search, uint64_t firs
 
 /* ---- merging ---------------------------------------------------------------------------------- */
 
-MEMTX__CLONES static float dot(const float *a, const float *b, size_t n)
-{
-    float sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (size_t i = 0; i < n; i++) {
-        sum += a[i] * b[i];
-    }
-    return sum;
-}
-
 /* Candidates ids[n][k] of some queries, `which` (NULL: all), scored from the stored rows. */
 static int merge(struct search *search, const int64_t *ids, const size_t *which, size_t n)
 {
@@ -106,7 +95,7 @@ static int merge(struct search *search, const int64_t *ids, const size_t *which,
             memtx__rows_read(row, store->spec.row_type,
                              query->keys[id / store->chunk_rows] + id % store->chunk_rows * store->row_bytes, dim);
             memtx__topk_push(&search->runs->topk[q],
-                             (struct memtx__candidate){dot(query->queries + q * dim, row, dim), (int64_t)id});
+                             (struct memtx__candidate){memtx__dot(query->queries + q * dim, row, dim), (int64_t)id});
         }
     }
     return MEMTX_OK;
