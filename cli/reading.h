@@ -25,7 +25,8 @@ struct cli_reading {
     {"layers", 'l', "LIST", "memory layers: 12,16,20 or 15-29 or upper or all (default: those of\nthe store, or "      \
                             usual_layers ")"},                                                                         \
     {"k", 'k', "N", "rows retrieved for each query and head (default 32)"},                                            \
-    {"index", 0, "SPEC", "exact, or faiss:IVF1024,Flat@nprobe=32 and the like (default exact;\nsee index/README.md)"},   \
+    {"index", 0, "SPEC", "exact (default), exact:bf16, exact:i8, cluster, or one of FAISS such as\n"                   \
+                         "faiss:IVF1024,Flat@nprobe=32 (index/README.md)"},                                            \
     {"run-rows", 0, "N", "rows that one index covers; newer ones are searched exactly\n(default 128 chunks: 65,280 "    \
                          "rows of f16)"},                                                                              \
     {"blend", 0, "MODE", "joint, bias, paper or off (default joint)"},                                                 \
