@@ -27,7 +27,8 @@ int memtx__runs_open(struct memtx__runs *out, memtx_store *store, const char *sp
                            MEMTX__RUN_SPEC_BYTES - 1);
     }
     int status = resolver ? resolver(&out->choice.operations, spec)
-                          : memtx__fail(MEMTX_E_UNSUPPORTED, "index '%s': no such kind (known: exact)", spec);
+                          : memtx__fail(MEMTX_E_UNSUPPORTED,
+                                        "index '%s': no such kind (known: exact, exact:bf16, exact:i8, cluster)", spec);
     if (!status) {
         status = out->choice.operations->check(spec, store->spec.head_size, out->choice.run_rows);
     }

@@ -18,7 +18,7 @@ Test(indexes, a_scheme_that_nobody_knows)
         const struct memtx_index_operations *operations = (const struct memtx_index_operations *)specs;
         cr_assert_eq(memtx_index_resolve(&operations, specs[i]), MEMTX_E_UNSUPPORTED);
         cr_assert_null(operations);
-        cr_assert(strstr(memtx_last_error(), "known: faiss:"), "%s", memtx_last_error());
+        cr_assert(strstr(memtx_last_error(), "faiss:..)"), "%s", memtx_last_error());
     }
 }
 
