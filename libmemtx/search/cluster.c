@@ -25,7 +25,7 @@ static const double regularity = 0.01;
 
 struct memtx__cluster_options memtx__cluster_options_default(void)
 {
-    return (struct memtx__cluster_options){.block_rows = 2040, .cluster_rows = 16, .n_rounds = 4};
+    return (struct memtx__cluster_options){.block_rows = 2040, .cluster_rows = 32, .n_rounds = 4};
 }
 
 int memtx__cluster_create(struct memtx__cluster **out, enum memtx_row_type type, size_t dim, uint64_t first_block,

@@ -6,7 +6,7 @@
  * Row ids are cut into blocks of `block_rows`, each clustered by k-means on its own: a block never changes, so the index
  * grows with the memory, is the same whether it grew or was made at once, and can be saved block by block. It keeps the
  * centroids, rounded to the type of the rows, and for each cluster the places of its rows; the rows are read where they
- * stand. At d = 64 and clusters of 16 rows of f16 that is 10.4 bytes for each row.
+ * stand. At d = 64 and clusters of 32 rows of f16 that is 6.2 bytes for each row.
  *
  * A search scores all centroids, keeps for each query the best share of the clusters, turns these lists around so that
  * each cluster is read once and meets all the queries that want it, and merges what it finds with an exact search of the
@@ -24,7 +24,7 @@
 
 struct memtx__cluster_options {
     uint32_t block_rows;   /* 1..16,384; default 2,040: four chunks of f16 rows of 64 */
-    uint32_t cluster_rows; /* rows of a cluster in the mean, 1..block_rows; default 16 */
+    uint32_t cluster_rows; /* rows of a cluster in the mean, 1..block_rows; default 32 */
     uint32_t n_rounds;     /* of k-means, 1..100; default 4 */
     uint64_t seed;         /* of k-means */
 };
@@ -105,7 +105,8 @@ struct memtx__cluster_search {
     struct memtx__row_block *tail_blocks; /* [most_row_blocks + 1] */
 };
 
-#define MEMTX__CLUSTER_SHARE_DEFAULT 0.03
+/* bench/README.md has the figures by which this and the size of the clusters were chosen. */
+#define MEMTX__CLUSTER_SHARE_DEFAULT 0.05
 
 /* Scratch for up to n_queries queries, k neighbours and a share of the clusters (above 0, up to 1) in this index as it is,
  * over up to n_row_blocks blocks of visible rows, for the number of threads that OpenMP has now. Allocates only when
