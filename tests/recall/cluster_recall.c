@@ -1,8 +1,9 @@
 /* cluster_recall: the cluster index on keys and queries of a real model (bench/harvest.c), against exact search.
  *
- *     build/tests/cluster_recall FILE.harvest ..
+ *     build/tests/cluster_recall [--no-sample] FILE.harvest ..
  *
- * The queries of a file's first segment are the sample that clusters are made by; those of the others are asked.
+ * The queries of a file's first segment are the sample that clusters are made by, unless --no-sample says that there is
+ * none; those of the others are asked.
  * A JSON line for each file, size of the clusters and share: recall of the k best; the relative error of V_mem, the
  * softmax over what was found, all at delta; the mass of that softmax found, of exact search's; rows met; processor
  * time of both searches, in turn in one run, medians over segments and repeats; and that of clustering for a row. It is of
@@ -246,7 +247,7 @@ static void run_segment(struct outcome *out, struct searchers *s, const struct h
 
 /* An index of all full blocks that the first segment sees, made by its queries as the sample; *seconds it took a row. */
 static struct memtx__cluster *make_cluster(double *seconds, const struct searchers *s, const struct harvest *h,
-                                           uint32_t cluster_rows)
+                                           uint32_t cluster_rows, bool with_sample)
 {
     struct memtx__cluster_options options = memtx__cluster_options_default();
     struct memtx__cluster *cluster;
@@ -257,7 +258,7 @@ static struct memtx__cluster *make_cluster(double *seconds, const struct searche
     const struct memtx__row_set rows = rows_of(s->blocks, h, h->segments[0].n_visible);
     const double start = now();
     for (size_t block = 0; block < n_blocks; block++) {
-        check(memtx__cluster_add(cluster, &rows, s->queries, h->n_queries));
+        check(memtx__cluster_add(cluster, &rows, s->queries, with_sample ? h->n_queries : 0));
     }
     *seconds = (now() - start) / (double)(n_blocks * options.block_rows);
     return cluster;
@@ -279,7 +280,7 @@ static void compare_at(const struct harvest *h, struct searchers *s, const struc
     (void)fflush(stdout);
 }
 
-static void run_file(const char *path)
+static void run_file(const char *path, bool with_sample)
 {
     struct harvest h;
     struct searchers s = {0};
@@ -293,7 +294,7 @@ static void run_file(const char *path)
     memtx__exact_take(&s.exact, &s.arena, h.n_queries, K, h.dim);
     for (size_t i = 0; i < sizeof cluster_sizes / sizeof cluster_sizes[0]; i++) {
         double seconds;
-        struct memtx__cluster *cluster = make_cluster(&seconds, &s, &h, cluster_sizes[i]);
+        struct memtx__cluster *cluster = make_cluster(&seconds, &s, &h, cluster_sizes[i], with_sample);
         for (size_t j = 0; j < sizeof shares / sizeof shares[0]; j++) {
             compare_at(&h, &s, cluster, shares[j], seconds);
         }
@@ -312,12 +313,13 @@ static void run_file(const char *path)
 
 int main(int argc, char **argv)
 {
-    if (argc < 2) {
-        (void)fputs("Usage: cluster_recall FILE.harvest ..\n", stderr);
+    const int first = argc > 1 && strcmp(argv[1], "--no-sample") == 0 ? 2 : 1;
+    if (first >= argc) {
+        (void)fputs("Usage: cluster_recall [--no-sample] FILE.harvest ..\n", stderr);
         return 2;
     }
-    for (int i = 1; i < argc; i++) {
-        run_file(argv[i]);
+    for (int i = first; i < argc; i++) {
+        run_file(argv[i], first == 1);
     }
     return 0;
 }
