@@ -1,11 +1,11 @@
 /* Building the cluster index (cluster.h): blocks of rows to centroids and an order.
  *
  * Queries are drawn from another distribution than keys, and what matters of two keys is how differently queries score
- * them: in the mean of squares (k - k')^T C (k - k') with C = E[q q^T]. With C = L L^T that is the distance between L^T k
- * and L^T k', so k-means runs over rows that are turned so; centroids are means of the rows as they are. The root of the
- * mean distance of a cluster's rows to their centroid is then the spread of their scores, and a search ranks a cluster by
- * the score that a good row of it may have: q . c + 2 spreads. Without a sample of queries L is the identity, and the
- * spread, of which nothing is known then, 0.
+ * them: in the mean of squares (k - k')^T C (k - k') with C = E[q q^T]. With C = L L^T that is the distance between
+ * L^T k and L^T k', so k-means runs over rows that are turned so; centroids are means of the rows as they are. The
+ * root of the mean distance of a cluster's rows to their centroid is then the spread of their scores, and a search
+ * ranks a cluster by the score that a good row of it may have: q . c + 2 spreads. Without a sample of queries L is the
+ * identity, and the spread, of which nothing is known then, 0.
  */
 #include "search/cluster.h"
 
@@ -167,7 +167,8 @@ static void find_moments(double *moments, const float *queries, size_t n_queries
     }
 }
 
-/* moments / n_queries = L L^T, L in place (Cholesky); false where they are no measure: nothing but zeros, or no numbers. */
+/* moments / n_queries = L L^T, L in place (Cholesky); false where they are no measure: nothing but zeros, or no
+ * numbers. */
 static bool factor(double *moments, size_t n_queries, size_t dim)
 {
     double trace = 0;

@@ -2,12 +2,12 @@
  *
  *     build/tests/cluster_recall [--no-sample] FILE.harvest ..
  *
- * The queries of a file's first segment are the sample that clusters are made by, unless --no-sample says that there is
- * none; those of the others are asked.
- * A JSON line for each file, size of the clusters and share: recall of the k best; the relative error of V_mem, the
- * softmax over what was found, all at delta; the mass of that softmax found, of exact search's; rows met; processor
- * time of both searches, in turn in one run, medians over segments and repeats; and that of clustering for a row. It is of
- * all threads together, and so what else the machine does matters less: OMP_NUM_THREADS=1 says most.
+ * The queries of a file's first segment are the sample that clusters are made by, unless --no-sample says that there
+ * is none; those of the others are asked. A JSON line for each file, size of the clusters and share: recall of the k
+ * best; the relative error of V_mem, the softmax over what was found, all at delta; the mass of that softmax found, of
+ * exact search's; rows met; processor time of both searches, in turn in one run, medians over segments and repeats;
+ * and that of clustering for a row. It is of all threads together, and so what else the machine does matters less:
+ * OMP_NUM_THREADS=1 says most.
  */
 #include <math.h>
 #include <omp.h>

@@ -1,8 +1,8 @@
-/* The cluster index under test: rows, an index over them, a searcher, and the plain specification of its answers. What goes
- * wrong fails the test.
+/* The cluster index under test: rows, an index over them, a searcher, and the plain specification of its answers. What
+ * goes wrong fails the test.
  *
- * Rows and queries are small whole numbers, so that sums are exact in any order and answers can be compared to the bit,
- * ties included.
+ * Rows and queries are small whole numbers, so that sums are exact in any order and answers can be compared to the
+ * bit, ties included.
  */
 #ifndef MEMTX_TESTS_CLUSTER_FIXTURE_H
 #define MEMTX_TESTS_CLUSTER_FIXTURE_H
