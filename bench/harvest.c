@@ -1,7 +1,7 @@
 /* harvest: what a memory of the default model would hold and be asked, saved so that indexes can be measured on it.
  *
- * Reads texts with eval's settings (W = T = 512, s = 4), each as a document, and saves for each (layer, kv head) the keys
- * and values of all rows, and the queries of the last full segments, turned by delta as the search sees them. The
+ * Reads texts with eval's settings (W = T = 512, s = 4), each as a document, and saves for each (layer, kv head) the
+ * keys and values of all rows, and the queries of the last full segments, turned by delta as the search sees them. The
  * reading is that of mode sinks: retrieval is random with k = 1, and a gate of 0 keeps what it finds out.
  *
  * One file for each pair, OUT/LAYER-HEAD.harvest, little-endian:

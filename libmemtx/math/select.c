@@ -1,5 +1,5 @@
-/* Selection (select.h). A threshold that lets between k and 2k through is found by halving the range of the scores, which
- * takes a few counts without a branch; the exact one is then found among these few, in the order of their bits. */
+/* Selection (select.h). A threshold that lets between k and 2k through is found by halving the range of the scores,
+ * which takes a few counts without a branch; the exact one is then found among these few, in the order of their bits. */
 #include "math/select.h"
 
 #include <float.h>

@@ -199,7 +199,7 @@ static int choose_exact(struct memtx__choice *out, const char *spec)
                : MEMTX_OK;
 }
 
-/* "cluster", or "cluster@share=0.03". */
+/* "cluster", or "cluster@share=0.05". */
 static int choose_cluster(struct memtx__choice *out, const char *spec)
 {
     static const char option[] = "@share=";

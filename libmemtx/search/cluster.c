@@ -1,11 +1,11 @@
 /* Building the cluster index (cluster.h): blocks of rows to centroids and an order.
  *
  * Queries are drawn from another distribution than keys, and what matters of two keys is how differently queries score
- * them: in the mean of squares (k - k')^T C (k - k') with C = E[q q^T]. With C = L L^T that is the distance between L^T k
- * and L^T k', so k-means runs over rows that are turned so; centroids are means of the rows as they are. The root of the
- * mean distance of a cluster's rows to their centroid is then the spread of their scores, and a search ranks a cluster by
- * the score that a good row of it may have: q . c + 2 spreads. Without a sample of queries L is the identity, and the
- * spread, of which nothing is known then, 0.
+ * them: in the mean of squares (k - k')^T C (k - k') with C = E[q q^T]. With C = L L^T that is the distance between
+ * L^T k and L^T k', so k-means runs over rows that are turned so; centroids are means of the rows as they are. The
+ * root of the mean distance of a cluster's rows to their centroid is then the spread of their scores, and a search
+ * ranks a cluster by the score that a good row of it may have: q . c + 2 spreads. Without a sample of queries L is the
+ * identity, and the spread, of which nothing is known then, 0.
  */
 #include "search/cluster.h"
 
@@ -25,7 +25,7 @@ static const double regularity = 0.01;
 
 struct memtx__cluster_options memtx__cluster_options_default(void)
 {
-    return (struct memtx__cluster_options){.block_rows = 2040, .cluster_rows = 16, .n_rounds = 4};
+    return (struct memtx__cluster_options){.block_rows = 2040, .cluster_rows = 32, .n_rounds = 4};
 }
 
 int memtx__cluster_create(struct memtx__cluster **out, enum memtx_row_type type, size_t dim, uint64_t first_block,
@@ -167,7 +167,8 @@ static void find_moments(double *moments, const float *queries, size_t n_queries
     }
 }
 
-/* moments / n_queries = L L^T, L in place (Cholesky); false where they are no measure: nothing but zeros, or no numbers. */
+/* moments / n_queries = L L^T, L in place (Cholesky); false where they are no measure: nothing but zeros, or no
+ * numbers. */
 static bool factor(double *moments, size_t n_queries, size_t dim)
 {
     double trace = 0;

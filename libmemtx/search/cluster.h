@@ -3,14 +3,14 @@
  *     memtx__cluster_create -> { memtx__cluster_add (or _load) for each block, as it fills } -> memtx__cluster_destroy
  *     memtx__cluster_reserve -> memtx__cluster_search ..
  *
- * Row ids are cut into blocks of `block_rows`, each clustered by k-means on its own: a block never changes, so the index
- * grows with the memory, is the same whether it grew or was made at once, and can be saved block by block. It keeps the
- * centroids, rounded to the type of the rows, and for each cluster the places of its rows; the rows are read where they
- * stand. At d = 64 and clusters of 16 rows of f16 that is 10.4 bytes for each row.
+ * Row ids are cut into blocks of `block_rows`, each clustered by k-means on its own: a block never changes, so the
+ * index grows with the memory, is the same whether it grew or was made at once, and can be saved block by block. It
+ * keeps the centroids, rounded to the type of the rows, and for each cluster the places of its rows; the rows are read
+ * where they stand. At d = 64 and clusters of 32 rows of f16 that is 6.2 bytes for each row.
  *
  * A search scores all centroids, keeps for each query the best share of the clusters, turns these lists around so that
- * each cluster is read once and meets all the queries that want it, and merges what it finds with an exact search of the
- * rows outside full blocks. Scores are inner products with the stored rows.
+ * each cluster is read once and meets all the queries that want it, and merges what it finds with an exact search of
+ * the rows outside full blocks. Scores are inner products with the stored rows.
  */
 #ifndef MEMTX_SEARCH_CLUSTER_H
 #define MEMTX_SEARCH_CLUSTER_H
@@ -24,7 +24,7 @@
 
 struct memtx__cluster_options {
     uint32_t block_rows;   /* 1..16,384; default 2,040: four chunks of f16 rows of 64 */
-    uint32_t cluster_rows; /* rows of a cluster in the mean, 1..block_rows; default 16 */
+    uint32_t cluster_rows; /* rows of a cluster in the mean, 1..block_rows; default 32 */
     uint32_t n_rounds;     /* of k-means, 1..100; default 4 */
     uint64_t seed;         /* of k-means */
 };
@@ -45,18 +45,18 @@ struct memtx__cluster {
 
 struct memtx__cluster_options memtx__cluster_options_default(void);
 
-/* An empty index, whose first block will hold the row ids from first_block * block_rows on. *out is the caller's; NULL on
- * failure. options may be NULL. MEMTX_E_INVALID (an option out of range), MEMTX_E_NO_MEMORY. */
+/* An empty index, whose first block will hold the row ids from first_block * block_rows on. *out is the caller's; NULL
+ * on failure. options may be NULL. MEMTX_E_INVALID (an option out of range), MEMTX_E_NO_MEMORY. */
 int memtx__cluster_create(struct memtx__cluster **out, enum memtx_row_type type, size_t dim, uint64_t first_block,
                           const struct memtx__cluster_options *options);
 void memtx__cluster_destroy(struct memtx__cluster *cluster); /* NULL is fine */
 
 /* Clusters the next block, first_block + n_blocks, of which `rows` holds all rows that a search may ever see; what it
  * holds beside them does not matter. Rows that are not there, and rows that are no numbers, are in no cluster.
- * queries[n_queries][dim] are a sample of those that will be asked, turned as they will be: a segment's are enough. Rows
- * then lie together when such queries score them alike. NULL, or 0: there is no sample, and many more clusters are to be
- * visited for the same recall. Uses all threads. MEMTX_E_INVALID (another type or dim), MEMTX_E_NO_MEMORY; the index is
- * then as it was. */
+ * queries[n_queries][dim] are a sample of those that will be asked, turned as they will be: a segment's are enough.
+ * Rows then lie together when such queries score them alike. NULL, or 0: there is no sample, and many more clusters
+ * are to be visited for the same recall. Uses all threads. MEMTX_E_INVALID (another type or dim), MEMTX_E_NO_MEMORY;
+ * the index is then as it was. */
 int memtx__cluster_add(struct memtx__cluster *cluster, const struct memtx__row_set *rows, const float *queries,
                        size_t n_queries);
 
@@ -105,11 +105,12 @@ struct memtx__cluster_search {
     struct memtx__row_block *tail_blocks; /* [most_row_blocks + 1] */
 };
 
-#define MEMTX__CLUSTER_SHARE_DEFAULT 0.03
+/* bench/README.md has the figures by which this and the size of the clusters were chosen. */
+#define MEMTX__CLUSTER_SHARE_DEFAULT 0.05
 
-/* Scratch for up to n_queries queries, k neighbours and a share of the clusters (above 0, up to 1) in this index as it is,
- * over up to n_row_blocks blocks of visible rows, for the number of threads that OpenMP has now. Allocates only when
- * what is there is too small, and then twice what is needed of what grows. MEMTX_E_INVALID, MEMTX_E_NO_MEMORY. */
+/* Scratch for up to n_queries queries, k neighbours and a share of the clusters (above 0, up to 1) in this index as it
+ * is, over up to n_row_blocks blocks of visible rows, for the number of threads that OpenMP has now. Allocates only
+ * when what is there is too small, and then twice what is needed of what grows. MEMTX_E_INVALID, MEMTX_E_NO_MEMORY. */
 int memtx__cluster_reserve(struct memtx__cluster_search *search, const struct memtx__cluster *cluster, size_t n_queries,
                            size_t k, double share, size_t n_row_blocks);
 void memtx__cluster_search_release(struct memtx__cluster_search *search);
@@ -117,10 +118,10 @@ void memtx__cluster_search_release(struct memtx__cluster_search *search);
 /* Clusters that each query of such a search visits: the share of n_clusters, and enough to hold 8 k rows. */
 size_t memtx__cluster_n_wanted(const struct memtx__cluster *cluster, size_t n_clusters, size_t k, double share);
 
-/* As memtx__exact_search, over all of `rows`: ids[n_queries][k] and scores[n_queries][k] (either may be NULL), best first,
- * ties to the lower id. Of the rows in full blocks a query meets those of its best clusters; up to min(k, rows that are
- * numbers) are found in any case: a query that is short of them searches all rows. Uses all threads, allocates nothing.
- * MEMTX_E_INVALID (a query that is not finite, more than was reserved), or what the product says. */
+/* As memtx__exact_search, over all of `rows`: ids[n_queries][k] and scores[n_queries][k] (either may be NULL), best
+ * first, ties to the lower id. Of the rows in full blocks a query meets those of its best clusters; up to min(k, rows
+ * that are numbers) are found in any case: a query that is short of them searches all rows. Uses all threads,
+ * allocates nothing. MEMTX_E_INVALID (a query that is not finite, more than was reserved), or what the product says. */
 int memtx__cluster_search(float *scores, int64_t *ids, struct memtx__cluster_search *search,
                           const struct memtx__cluster *cluster, const struct memtx__row_set *rows, const float *queries,
                           size_t n_queries, size_t k);

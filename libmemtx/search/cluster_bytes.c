@@ -18,9 +18,9 @@
  *
  * History: 1, the first.
  *
- * The checksum finds damage; and what it does not vouch for, a file made to deceive, is bounded all the same: no start and
- * no place of a row lies outside its block, and no row stands in two clusters. Centroids
- * and spreads may be any numbers: they only choose which rows are met.
+ * The checksum finds damage; and what it does not vouch for, a file made to deceive, is bounded all the same: no start
+ * and no place of a row lies outside its block, and no row stands in two clusters. Centroids and spreads may be any
+ * numbers: they only choose which rows are met.
  */
 #include <string.h>
 

@@ -1,11 +1,11 @@
 /* Searching the cluster index (cluster.h).
  *
  * Each thread takes a slice of the queries. It scores all centroids, some queries at a time, and selects the clusters
- * that each query wants; sorts what they want by cluster; and goes through the clusters: the rows of one are read and converted once, turned around so
- * that 16 rows stand side by side, and meet four queries at a time. So a score is summed up in the same order whichever
- * other queries there are, and does not depend on the number of threads.
+ * that each query wants; sorts what they want by cluster; and goes through the clusters: the rows of one are read and
+ * converted once, turned around so that 16 rows stand side by side, and meet four queries at a time. So a score is
+ * summed up in the same order whichever other queries there are, and does not depend on the number of threads.
  *
- * Cost: 1 / cluster_rows of an exact search for the centroids, then the share of the rows, each read once for a thread.
+ * Cost: 1 / cluster_rows of an exact search for the centroids, then the share of the rows, each read once a thread.
  */
 #include <math.h>
 #include <omp.h>
@@ -346,7 +346,8 @@ static int find_wanted(const struct call *call, size_t thread, size_t first, siz
     return status;
 }
 
-/* The lists turned around: list[starts[c] .. starts[c + 1]) are the queries first .. first + n - 1 that want cluster c. */
+/* The lists turned around: list[starts[c] .. starts[c + 1]) are the queries first .. first + n - 1 that want cluster
+ * c. */
 static void turn_around(uint32_t *list, uint32_t *starts, const struct call *call, size_t first, size_t n)
 {
     const size_t n_clusters = call->cluster->n_blocks * call->cluster->per_block, n_wanted = call->n_wanted;

@@ -19,8 +19,8 @@ struct memtx__kmeans {
     uint64_t seed, stream;
 };
 
-/* cluster_of[n_rows] from rows[n_rows][dim]. A row that is not finite belongs to MEMTX__NO_CLUSTER; a cluster may have no
- * rows where there are fewer different ones. Uses all threads. MEMTX_E_NO_MEMORY, or what the product says. */
+/* cluster_of[n_rows] from rows[n_rows][dim]. A row that is not finite belongs to MEMTX__NO_CLUSTER; a cluster may have
+ * no rows where there are fewer different ones. Uses all threads. MEMTX_E_NO_MEMORY, or what the product says. */
 int memtx__kmeans(uint16_t *cluster_of, const float *rows, const struct memtx__kmeans *sizes);
 
 #endif

@@ -1,12 +1,13 @@
 /* cluster_recall: the cluster index on keys and queries of a real model (bench/harvest.c), against exact search.
  *
- *     build/tests/cluster_recall FILE.harvest ..
+ *     build/tests/cluster_recall [--no-sample] FILE.harvest ..
  *
- * The queries of a file's first segment are the sample that clusters are made by; those of the others are asked.
- * A JSON line for each file, size of the clusters and share: recall of the k best; the relative error of V_mem, the
- * softmax over what was found, all at delta; the mass of that softmax found, of exact search's; rows met; processor
- * time of both searches, in turn in one run, medians over segments and repeats; and that of clustering for a row. It is of
- * all threads together, and so what else the machine does matters less: OMP_NUM_THREADS=1 says most.
+ * The queries of a file's first segment are the sample that clusters are made by, unless --no-sample says that there
+ * is none; those of the others are asked. A JSON line for each file, size of the clusters and share: recall of the k
+ * best; the relative error of V_mem, the softmax over what was found, all at delta; the mass of that softmax found, of
+ * exact search's; rows met; processor time of both searches, in turn in one run, medians over segments and repeats;
+ * and that of clustering for a row. It is of all threads together, and so what else the machine does matters less:
+ * OMP_NUM_THREADS=1 says most.
  */
 #include <math.h>
 #include <omp.h>
@@ -244,7 +245,42 @@ static void run_segment(struct outcome *out, struct searchers *s, const struct h
                 (double)segment->n_visible;
 }
 
-static void run_file(const char *path)
+/* An index of all full blocks that the first segment sees, made by its queries as the sample; *seconds it took a row. */
+static struct memtx__cluster *make_cluster(double *seconds, const struct searchers *s, const struct harvest *h,
+                                           uint32_t cluster_rows, bool with_sample)
+{
+    struct memtx__cluster_options options = memtx__cluster_options_default();
+    struct memtx__cluster *cluster;
+    options.cluster_rows = cluster_rows;
+    check(memtx__cluster_create(&cluster, MEMTX_ROWS_F16, h->dim, 0, &options));
+    read_queries(s->queries, h, &h->segments[0]);
+    const size_t n_blocks = h->segments[0].n_visible / options.block_rows;
+    const struct memtx__row_set rows = rows_of(s->blocks, h, h->segments[0].n_visible);
+    const double start = now();
+    for (size_t block = 0; block < n_blocks; block++) {
+        check(memtx__cluster_add(cluster, &rows, s->queries, with_sample ? h->n_queries : 0));
+    }
+    *seconds = (now() - start) / (double)(n_blocks * options.block_rows);
+    return cluster;
+}
+
+static void compare_at(const struct harvest *h, struct searchers *s, const struct memtx__cluster *cluster, double share,
+                       double seconds)
+{
+    struct outcome out = {0};
+    for (size_t segment = 1; segment < h->n_segments; segment++) {
+        run_segment(&out, s, h, cluster, &h->segments[segment], share);
+    }
+    const double exact = median(out.exact, out.n_times), search = median(out.cluster, out.n_times), n = out.n_queries;
+    (void)printf("{\"layer\": %u, \"kv_head\": %u, \"rows\": %zu, \"cluster_rows\": %u, \"share\": %.2f, "
+                 "\"recall\": %.4f, \"V_error\": %.4f, \"mass\": %.4f, \"met\": %.4f, \"exact_ms\": %.2f, "
+                 "\"cluster_ms\": %.2f, \"ratio\": %.3f, \"us_a_row\": %.2f}\n",
+                 h->layer, h->kv_head, h->n_rows, cluster->options.cluster_rows, share, out.recall / n, out.error / n,
+                 out.mass / n, out.met / n, exact * 1e3, search * 1e3, search / exact, seconds * 1e6);
+    (void)fflush(stdout);
+}
+
+static void run_file(const char *path, bool with_sample)
 {
     struct harvest h;
     struct searchers s = {0};
@@ -256,36 +292,11 @@ static void run_file(const char *path)
     memtx__exact_take(&s.exact, &s.arena, h.n_queries, K, h.dim);
     check(memtx__arena_reserve(&s.arena));
     memtx__exact_take(&s.exact, &s.arena, h.n_queries, K, h.dim);
-    read_queries(s.queries, &h, &h.segments[0]); /* the sample, which is not asked */
     for (size_t i = 0; i < sizeof cluster_sizes / sizeof cluster_sizes[0]; i++) {
-        struct memtx__cluster_options options = memtx__cluster_options_default();
-        struct memtx__cluster *cluster;
-        options.cluster_rows = cluster_sizes[i];
-        check(memtx__cluster_create(&cluster, MEMTX_ROWS_F16, h.dim, 0, &options));
-        const size_t n_blocks = h.segments[0].n_visible / options.block_rows;
-        const double start = now();
-        for (size_t block = 0; block < n_blocks; block++) {
-            const struct memtx__row_set rows = {
-                &(struct memtx__row_block){h.keys + block * options.block_rows * h.dim * 2, block * options.block_rows,
-                                           options.block_rows},
-                1, MEMTX_ROWS_F16, h.dim};
-            check(memtx__cluster_add(cluster, &rows, s.queries, h.n_queries));
-        }
-        const double seconds = now() - start;
+        double seconds;
+        struct memtx__cluster *cluster = make_cluster(&seconds, &s, &h, cluster_sizes[i], with_sample);
         for (size_t j = 0; j < sizeof shares / sizeof shares[0]; j++) {
-            struct outcome out = {0};
-            for (size_t segment = 1; segment < h.n_segments; segment++) {
-                run_segment(&out, &s, &h, cluster, &h.segments[segment], shares[j]);
-            }
-            const double exact = median(out.exact, out.n_times), search = median(out.cluster, out.n_times);
-            (void)printf("{\"layer\": %u, \"kv_head\": %u, \"rows\": %zu, \"cluster_rows\": %u, \"share\": %.2f, "
-                         "\"recall\": %.4f, \"V_error\": %.4f, \"mass\": %.4f, \"met\": %.4f, \"exact_ms\": %.2f, "
-                         "\"cluster_ms\": %.2f, \"ratio\": %.3f, \"us_a_row\": %.2f}\n",
-                         h.layer, h.kv_head, h.n_rows, options.cluster_rows, shares[j], out.recall / out.n_queries,
-                         out.error / out.n_queries, out.mass / out.n_queries, out.met / (double)out.n_queries,
-                         exact * 1e3, search * 1e3, search / exact,
-                         seconds * 1e6 / (double)(n_blocks * options.block_rows));
-            (void)fflush(stdout);
+            compare_at(&h, &s, cluster, shares[j], seconds);
         }
         memtx__cluster_destroy(cluster);
     }
@@ -302,12 +313,13 @@ static void run_file(const char *path)
 
 int main(int argc, char **argv)
 {
-    if (argc < 2) {
-        (void)fputs("Usage: cluster_recall FILE.harvest ..\n", stderr);
+    const int first = argc > 1 && strcmp(argv[1], "--no-sample") == 0 ? 2 : 1;
+    if (first >= argc) {
+        (void)fputs("Usage: cluster_recall [--no-sample] FILE.harvest ..\n", stderr);
         return 2;
     }
-    for (int i = 1; i < argc; i++) {
-        run_file(argv[i]);
+    for (int i = first; i < argc; i++) {
+        run_file(argv[i], first == 1);
     }
     return 0;
 }
