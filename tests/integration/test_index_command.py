@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """--index: index files beside the store, through the command: ingest builds them, eval finds the same with them, store
 rebuild and verify look after them, and a kill while one is built leaves nothing. With `--long` more kills."""
+import functools
 import os
 import random
 import signal
@@ -13,7 +14,7 @@ import command
 from command import MEMTX, SMALL, environment, model, one_line, runs, scratch, text
 from tap import case, main, skip
 
-BOOK, HALF, WHOLE = 2000, 8000, 9600  # words; tokens
+BOOK, HALF, WHOLE = 1500, 6400, 7680  # words; tokens
 NAME = os.path.basename(text(BOOK))
 RUNS = ["--run-rows", "2040", "--store-type", "f32", "--segment", "64", "--window", "64"]  # the shortest: one chunk
 CLOSE = 1e-6
@@ -56,6 +57,7 @@ def go_on(store, *args):
     return runs(made)["memory"]["nll"], made["note"]
 
 
+@functools.lru_cache
 def uninterrupted():
     made = evaluate("--modes", "memory", "--layers", "all", "--tokens", str(WHOLE), "--skip", str(HALF), *RUNS,
                     texts=[text(BOOK)])
@@ -105,7 +107,7 @@ def a_store_that_was_rebuilt_or_compacted_goes_on():
     ingest(store, "--tokens", str(HALF))
     assert files(store) == []
     out = good("store", "rebuild", store, "--index", "faiss:IVF8,Flat@nprobe=8", "--run-rows", "2040").out
-    assert out == "3 index files over 6120 of 8000 rows\n", out
+    assert out == "3 index files over 6120 of 6400 rows\n", out
     assert good("store", "rebuild", store).out == out  # as they were
     good("store", "rebuild", store, "--run-rows", "4080")
     assert len(files(store)) == 1
