@@ -136,15 +136,16 @@ static void build(struct figures *out, const struct bench *b, const char *index)
     const struct memtx_memory_options options = options_of(b, index);
     struct memtx_store_facts facts;
     memtx_store *store;
-    const bool is_exact = strcmp(index, "exact") == 0;
+    const struct memtx_index_operations *operations;
+    const bool has_files = memtx_index_resolve(&operations, index) == MEMTX_OK; /* or else libmemtx's own */
     check(memtx_store_open(&store, b->path, NULL, NULL), "store");
     const double start = bench_now();
-    if (!is_exact) {
+    if (has_files) {
         check(memtx_memory_rebuild(store, &options, NULL), index);
     }
-    out->build_s = is_exact ? 0 : bench_now() - start;
+    out->build_s = has_files ? bench_now() - start : 0;
     memtx_store_info(&facts, store);
-    out->bytes_per_row = is_exact || !facts.run_rows ? 0 : (double)facts.run_bytes / (double)facts.run_rows;
+    out->bytes_per_row = !has_files || !facts.run_rows ? 0 : (double)facts.run_bytes / (double)facts.run_rows;
     check(memtx_store_close(store), "store");
 }
 
@@ -266,7 +267,8 @@ static const char usage[] =
     "Usage: bench_index [--rows N] [--queries N] [--dim N] [--k N] [--run-rows N] [--indexes LIST] [--json FILE]\n"
     "                   [--keys FILE [--real-queries FILE]] [--repeats N] [--threads N]\n"
     "Indexes side by side over N rows, as JSON lines; --json -: to standard output (default).\n"
-    "--indexes: specs, separated by semicolons, or by commas before exact and faiss: (default exact,faiss:Flat);\n"
+    "--indexes: specs, separated by semicolons, or by commas before exact, cluster and faiss: (default\n"
+    "  exact,faiss:Flat),\n"
     "  such as exact,faiss:IVF1024,Flat@nprobe=32,faiss:HNSW32@efSearch=64\n"
     "--keys: rows that bench/harvest wrote, with its queries unless --real-queries names others; without it random\n"
     "  unit vectors. --run-rows: rows of one index (default: all that fill chunks).\n";
@@ -301,14 +303,22 @@ static void close_bench(struct bench *b)
     free(b->positions);
 }
 
-/* The next spec of a list: up to a semicolon, or to a comma before "exact" or a scheme. */
+static bool begins_spec(const char *text)
+{
+    static const char *const kinds[] = {"exact", "cluster", "faiss:"};
+    bool begins = false;
+    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0] && !begins; i++) {
+        begins = strncmp(text, kinds[i], strlen(kinds[i])) == 0;
+    }
+    return begins;
+}
+
+/* The next spec of a list: up to a semicolon, or to a comma before another. */
 static char *next_spec(char **rest)
 {
     char *spec = *rest;
     for (char *c = spec; c && *c; c++) {
-        const bool ends =
-            *c == ';' || (*c == ',' && (strncmp(c + 1, "exact", 5) == 0 || strncmp(c + 1, "faiss:", 6) == 0));
-        if (ends) {
+        if (*c == ';' || (*c == ',' && begins_spec(c + 1))) {
             *c = '\0';
             *rest = c + 1;
             return spec;
