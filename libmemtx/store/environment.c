@@ -1,4 +1,4 @@
-/* LMDB under the store (store.h): opening, what the store is for, snapshots. load.c reads and write.c writes the rest.
+/* LMDB under the store (store.h): opening, what the store is for. load.c reads and write.c writes the rest.
  *
  * Every write is one synced transaction: never MDB_NOSYNC or MDB_NOMETASYNC, with which a crash can corrupt the file,
  * and never MDB_WRITEMAP, with which a full disk is a signal. The map is reserved large (address space, not disk), so
@@ -208,13 +208,24 @@ static int open_env(struct memtx__environment *environment, const char *path, bo
 
 /* A writer that dies between its meta page and the number in lock.mdb that tells of it leaves that number one behind while
  * others have the store open. LMDB sets it right when the next transaction that writes begins: before that we would load
- * the state before, and then go on from it over the newer one. */
+ * the state before, and then go on from it over the newer one. Where a number was written in its place (roll_forward)
+ * LMDB does not; that waits until the others are gone. */
 static int settle(struct memtx__environment *environment)
 {
     MDB_txn *txn;
+    MDB_envinfo facts = {0};
+    uint64_t next = 0;
     int code = mdb_txn_begin(environment->env, NULL, 0, &txn);
     if (!code) {
+        next = mdb_txn_id(txn);
         mdb_txn_abort(txn);
+        code = mdb_env_info(environment->env, &facts);
+    }
+    if (!code && next != facts.me_last_txnid + 1) {
+        return memtx__fail(MEMTX_E_BUSY,
+                           "%s: its last commit ended in an error of the disk; other processes still read "
+                           "the one before (end them, then open it again)",
+                           environment->path);
     }
     return memtx__lmdb_status(code, environment->path, "begin a transaction");
 }
@@ -279,8 +290,21 @@ static int check_pages(const struct memtx__environment *environment, enum memtx_
     return status;
 }
 
+/* The newest commit, where only the writing of its number failed. */
+static int roll_forward(const struct memtx__environment *environment, const char *file)
+{
+    int fd = open(file, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0) {
+        return memtx__fail(memtx__errno_status(errno), "%s: cannot open the database to write: %s", environment->path,
+                           strerror(errno));
+    }
+    int status = memtx__pages_roll_forward(fd, environment->path);
+    close(fd);
+    return status;
+}
+
 /* LMDB trusts its pages: those that opening looks at are checked before, the others when they are first used. */
-static int check_before(struct memtx__environment *environment, const char *path)
+static int check_before(struct memtx__environment *environment, const char *path, bool read_only)
 {
     char file[4096];
     int n = snprintf(file, sizeof file, "%s/data.mdb", path);
@@ -294,14 +318,21 @@ static int check_before(struct memtx__environment *environment, const char *path
                                : memtx__fail(memtx__errno_status(errno), "%s: cannot open the database: %s",
                                              environment->path, strerror(errno));
     }
-    return check_pages(environment, MEMTX__PAGES_SMALL);
+    int status = check_pages(environment, MEMTX__PAGES_SMALL);
+    if (status == MEMTX_E_CORRUPT && !read_only) {
+        status = roll_forward(environment, file);
+        if (!status) {
+            status = check_pages(environment, MEMTX__PAGES_SMALL);
+        }
+    }
+    return status;
 }
 
 static int open_in(struct memtx__environment *environment, const char *path, const char *shown, bool read_only)
 {
     int status = memtx__copy_text(&environment->path, shown);
     if (!status) {
-        status = check_before(environment, path);
+        status = check_before(environment, path, read_only);
     }
     if (status) {
         return status;
@@ -480,98 +511,4 @@ int memtx__environment_create(struct memtx__environment *environment, const stru
         code = mdb_put(txn, environment->databases[MEMTX__DB_META], &key, &value, 0);
     }
     return memtx__lmdb_end(txn, environment, code, "write what the store is for");
-}
-
-/* ---- snapshots -------------------------------------------------------------------------------- */
-
-int memtx__snapshot_open(struct memtx__snapshot **out, struct memtx__environment *environment)
-{
-    struct memtx__snapshot *snapshot;
-    *out = NULL;
-    int status = memtx__alloc(&snapshot, 1, sizeof *snapshot);
-    if (status) {
-        return status;
-    }
-    snapshot->environment = environment;
-    status = memtx__lmdb_status(mdb_txn_begin(environment->env, NULL, MDB_RDONLY, &snapshot->txn), environment->path,
-                                "read");
-    if (!status) {
-        status = memtx__environment_check_pages(environment);
-        mdb_txn_reset(snapshot->txn);
-    }
-    if (status) {
-        memtx__snapshot_close(snapshot);
-        return status;
-    }
-    *out = snapshot;
-    return MEMTX_OK;
-}
-
-void memtx__snapshot_close(struct memtx__snapshot *snapshot)
-{
-    if (snapshot) {
-        if (snapshot->txn) {
-            mdb_txn_abort(snapshot->txn);
-        }
-        memtx__free(snapshot);
-    }
-}
-
-uint64_t memtx__snapshot_id(const struct memtx__snapshot *snapshot)
-{
-    return mdb_txn_id(snapshot->txn);
-}
-
-/* LMDB takes the newest transaction's number and copies its meta page in two steps. Two commits in between put a newer
- * meta page in that place: the snapshot is then that one's, whole, but goes by the older number. */
-static bool is_overtaken(const struct memtx__snapshot *snapshot)
-{
-    const struct memtx__environment *environment = snapshot->environment;
-    MDB_val key = memtx__text_key("state"), value;
-    struct memtx__state state;
-    return mdb_get(snapshot->txn, environment->databases[MEMTX__DB_META], &key, &value) == MDB_SUCCESS &&
-           memtx__state_decode(&state, value.mv_data, value.mv_size) == MEMTX_OK &&
-           state.transaction > memtx__snapshot_id(snapshot);
-}
-
-int memtx__snapshot_renew(struct memtx__snapshot *snapshot)
-{
-    enum { MOST_TRIES = 16 };
-    const char *path = snapshot->environment->path;
-    for (int i = 0; i < MOST_TRIES; i++) {
-        int status = memtx__lmdb_status(mdb_txn_renew(snapshot->txn), path, "read");
-        if (status || !is_overtaken(snapshot)) {
-            return status;
-        }
-        mdb_txn_reset(snapshot->txn);
-    }
-    return memtx__fail(MEMTX_E_BUSY, "%s: a writer overtook the reading %d times (try again)", path, MOST_TRIES);
-}
-
-void memtx__snapshot_reset(struct memtx__snapshot *snapshot)
-{
-    mdb_txn_reset(snapshot->txn);
-}
-
-int memtx__snapshot_chunk(const unsigned char **bytes, size_t *n_bytes, struct memtx__snapshot *snapshot,
-                          enum memtx__chunk_kind kind, uint64_t chunk, uint32_t layer, uint32_t kv_head)
-{
-    return memtx__lmdb_chunk(bytes, n_bytes, snapshot->environment, snapshot->txn, kind, chunk, layer, kv_head);
-}
-
-int memtx__snapshot_tokens(const unsigned char **tokens, struct memtx__snapshot *snapshot, uint64_t chunk,
-                           uint32_t n_rows)
-{
-    const struct memtx__environment *environment = snapshot->environment;
-    const size_t n_bytes = 4 * (size_t)n_rows;
-    unsigned char name[8];
-    MDB_val key = memtx__number_key(name, chunk), value;
-    int code = mdb_get(snapshot->txn, environment->databases[MEMTX__DB_TOKENS], &key, &value);
-    if (code || value.mv_size != n_bytes + 4 ||
-        memtx__crc32c(0, value.mv_data, n_bytes) != memtx__get_u32((const unsigned char *)value.mv_data + n_bytes)) {
-        return memtx__fail(MEMTX_E_CORRUPT, "%s: the token ids of chunk %llu are %s", environment->path,
-                           (unsigned long long)chunk, code == MDB_NOTFOUND ? "missing" : "damaged");
-    }
-    *tokens = value.mv_data;
-    return MEMTX_OK;
 }

@@ -2,17 +2,19 @@
  *
  * LMDB takes the meta with the larger transaction. Were that number damaged to a smaller one, it would silently go on
  * from the transaction before; so each meta must lead to a state record that was written by the meta's own transaction.
- * The snapshot before the newest is whole too: LMDB writes only on pages that were free in both. One case is no damage:
- * when the last write of a commit fails, LMDB puts the older meta's transaction and last page back, but not its trees.
- * That meta then leads to a transaction that was never committed, or to pages that were since written over. Nothing is
- * read through it; so it is an error only where it leads, within its last page, to all of the transaction that comes
- * after the newest. (A commit that failed so and took no new pages looks the same, byte for byte, and is refused too.)
+ * The snapshot before the newest is whole too: LMDB writes only on pages that were free in both. When the last write of
+ * a commit fails, LMDB puts the older meta's transaction and last page back, but not its trees. That meta then leads to
+ * a transaction that was never committed, or to pages that were since written over; nothing is read through it. Where it
+ * leads, within its last page, to all of the transaction after the newest, that commit lacks nothing but its number, or
+ * the number was damaged: byte for byte the same. Who only reads is told so; a writer gives the meta its number, after
+ * which the store holds all that was acknowledged, and in the first case a commit that was not.
  */
 #include "store/pages.h"
 
 #include <errno.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/alloc.h"
 #include "base/bytes.h"
@@ -198,37 +200,59 @@ static int state_transaction(uint64_t *out, struct memtx__pages *pages, const st
     return status == MEMTX_E_NOT_FOUND ? MEMTX_OK : status; /* whoever looks for it will say so */
 }
 
-static int is_anothers(const struct memtx__pages *pages, const struct meta metas[2], uint64_t page, uint64_t found)
+static int is_anothers(const struct memtx__pages *pages, const struct meta metas[2], uint64_t page, uint64_t found,
+                       const char *advice)
 {
-    return memtx__page_damaged(pages, page, "transaction %llu leads to what %llu wrote",
-                               (number)metas[page].transaction, (number)found);
+    return memtx__page_damaged(pages, page, "transaction %llu leads to what %llu wrote%s",
+                               (number)metas[page].transaction, (number)found, advice);
+}
+
+static uint64_t newest_of(const struct meta metas[2])
+{
+    return metas[0].transaction < metas[1].transaction;
+}
+
+/* What the older meta leads to, if it is more than it says: *found is then the transaction after the newest, whole, or
+ * another whose state record stands there; else 0. */
+static int find_beyond(uint64_t *found, bool *is_whole, struct memtx__pages *pages, const struct meta metas[2])
+{
+    const uint64_t newest = newest_of(metas), older = 1 - newest;
+    *is_whole = false;
+    int status = state_transaction(found, pages, &metas[older], older);
+    if (!status && *found == metas[older].transaction) {
+        *found = 0;
+    }
+    if (!status && *found == metas[newest].transaction + 1) {
+        struct meta its = metas[older];
+        its.transaction = *found;
+        status = check_tables(pages, &its, older, MEMTX__PAGES_ALL);
+        *is_whole = !status;
+    }
+    if (status == MEMTX_E_CORRUPT) {
+        *found = 0; /* a commit that failed: nothing is read through it */
+        status = MEMTX_OK;
+    }
+    return status;
 }
 
 /* Both metas lead to what their own transactions wrote. */
 static int check_state_transactions(struct memtx__pages *pages, const struct meta metas[2])
 {
-    const uint64_t newest = metas[0].transaction < metas[1].transaction, older = 1 - newest;
+    const uint64_t newest = newest_of(metas);
     uint64_t found;
+    bool is_whole;
     int status = state_transaction(&found, pages, &metas[newest], newest);
-    if (status) {
-        return status;
+    if (!status && found && found != metas[newest].transaction) {
+        return is_anothers(pages, metas, newest, found, "");
     }
-    if (found && found != metas[newest].transaction) {
-        return is_anothers(pages, metas, newest, found);
+    if (!status) {
+        status = find_beyond(&found, &is_whole, pages, metas);
     }
-    status = state_transaction(&found, pages, &metas[older], older);
-    if (status || !found || found == metas[older].transaction) {
-        return status == MEMTX_E_CORRUPT ? MEMTX_OK : status; /* nothing is read through it */
+    if (!status && found) {
+        return is_anothers(pages, metas, 1 - newest, found,
+                           is_whole ? ", which is whole (opening the store to write puts that right)" : "");
     }
-    if (found == metas[newest].transaction + 1) {
-        struct meta its = metas[older];
-        its.transaction = found;
-        status = check_tables(pages, &its, older, MEMTX__PAGES_ALL);
-        if (status) {
-            return status == MEMTX_E_CORRUPT ? MEMTX_OK : status; /* a commit that failed */
-        }
-    }
-    return is_anothers(pages, metas, older, found);
+    return status;
 }
 
 /* ---- the file --------------------------------------------------------------------------------- */
@@ -255,7 +279,7 @@ static int check_file(uint64_t *newest, struct meta metas[2], struct memtx__page
     if (status) {
         return status;
     }
-    *newest = metas[metas[0].transaction < metas[1].transaction].transaction;
+    *newest = metas[newest_of(metas)].transaction;
     const uint64_t at = (txn_id ? txn_id : *newest) & 1;
     if (txn_id && metas[at].transaction != txn_id) {
         return memtx__fail(MEMTX_E_BUSY, "%s: transaction %llu is no longer in the file, whose newest is %llu",
@@ -274,19 +298,24 @@ static bool has_moved(struct memtx__pages *pages, const struct meta metas[2])
            (now[0].transaction != metas[0].transaction || now[1].transaction != metas[1].transaction);
 }
 
+static int begin(struct memtx__pages **out, bool *is_empty, int fd, const char *path)
+{
+    int status = memtx__alloc(out, 1, sizeof **out);
+    if (!status) {
+        (*out)->fd = fd;
+        (*out)->path = path;
+        status = measure(*out, is_empty);
+    }
+    return status;
+}
+
 int memtx__pages_check(uint64_t *out_txn_id, int fd, const char *path, enum memtx__pages_extent extent, uint64_t txn_id)
 {
-    struct memtx__pages *pages;
+    struct memtx__pages *pages = NULL;
     struct meta metas[2] = {0};
     uint64_t newest = 0;
     bool is_empty = false;
-    int status = memtx__alloc(&pages, 1, sizeof *pages);
-    if (status) {
-        return status;
-    }
-    pages->fd = fd;
-    pages->path = path;
-    status = measure(pages, &is_empty);
+    int status = begin(&pages, &is_empty, fd, path);
     if (!status && !is_empty) {
         status = check_file(&newest, metas, pages, extent, txn_id);
     }
@@ -295,6 +324,38 @@ int memtx__pages_check(uint64_t *out_txn_id, int fd, const char *path, enum memt
     }
     if (out_txn_id) {
         *out_txn_id = newest;
+    }
+    memtx__free(pages);
+    return status;
+}
+
+static int write_transaction(int fd, const char *path, uint64_t page, uint64_t transaction)
+{
+    unsigned char bytes[8];
+    memtx__put_u64(bytes, transaction);
+    if (pwrite(fd, bytes, sizeof bytes, (off_t)(page * MEMTX__PAGE_BYTES + TRANSACTION_AT)) != sizeof bytes ||
+        fsync(fd)) {
+        return memtx__fail(memtx__errno_status(errno), "%s: cannot write the number of transaction %llu: %s", path,
+                           (number)transaction, strerror(errno));
+    }
+    return MEMTX_OK;
+}
+
+int memtx__pages_roll_forward(int fd, const char *path)
+{
+    struct memtx__pages *pages = NULL;
+    struct meta metas[2] = {0};
+    uint64_t found = 0;
+    bool is_empty = false, is_whole = false;
+    int status = begin(&pages, &is_empty, fd, path);
+    if (!status && !is_empty) {
+        status = read_metas(metas, pages);
+    }
+    if (!status && !is_empty) {
+        status = find_beyond(&found, &is_whole, pages, metas);
+    }
+    if (!status && is_whole) {
+        status = write_transaction(fd, path, 1 - newest_of(metas), found);
     }
     memtx__free(pages);
     return status;

@@ -29,4 +29,10 @@ enum memtx__pages_extent { MEMTX__PAGES_SMALL, MEMTX__PAGES_ALL };
 int memtx__pages_check(uint64_t *out_txn_id, int fd, const char *path, enum memtx__pages_extent extent,
                        uint64_t txn_id);
 
+/* For a writer, before LMDB opens the file, when the check said MEMTX_E_CORRUPT: where the newest commit is whole but
+ * for its number in the meta page (pages.c), writes that and syncs. Anything else is left as it is, MEMTX_OK too; so
+ * check again. fd is open for reading and writing. MEMTX_E_CORRUPT (no metas to go by), MEMTX_E_FORMAT, MEMTX_E_IO,
+ * MEMTX_E_NO_SPACE, MEMTX_E_NO_MEMORY. */
+int memtx__pages_roll_forward(int fd, const char *path);
+
 #endif

@@ -9,7 +9,8 @@
  *   catalogue.c    documents, extents and runs in RAM
  *   tail.c         the newest chunks in RAM, where rows are appended and from where they are written
  *   directory.c    the directory: whose it is, what stands in it, one writer
- *   environment.c  LMDB: opening, snapshots (tables.h: what the next five share with it)
+ *   environment.c  LMDB: opening, records (tables.h: what the next six share with it)
+ *   snapshot.c     what a reader sees: the store as one transaction left it
  *   make.c         a new store's database, whole or not at all
  *   load.c         an existing store into memory
  *   write.c        the transaction that writes what waits

@@ -16,8 +16,9 @@ TORN, SHIM = os.environ["CRASH_TORN"], os.environ["CRASH_SHIM"]
 SEGMENTS = 30 if LONG else 5
 IMAGES = 80 if LONG else 8  # at each sync
 
-# Calls that fail, the n-th of a writer that goes on with a store: a transaction's pages, its sync, its meta page.
-FAULTS = [("write", n) for n in range(1, 25 if LONG else 4)] + [("sync", n) for n in range(1, 9 if LONG else 3)]
+# Calls that fail, the n-th of a writer that goes on with a store: the pages of a transaction, its sync, its meta page. The
+# last write of all is the 19th under full and the 8th under group.
+FAULTS = [("write", n) for n in (range(1, 25) if LONG else (1, 2, 3, 8, 19))] + [("sync", n) for n in range(1, 9 if LONG else 3)]
 FAULT_SEGMENTS, FAULT_IMAGES = 5, 12 if LONG else 2
 
 

@@ -735,9 +735,19 @@ Test(newest, no_meta_can_bring_back_an_older_state, .init = make_folder, .fini =
     refused(MEMTX_E_CORRUPT, "leads to what 5 wrote");
 }
 
+/* Whether nothing of the file is another than when it was loaded. */
+static bool is_as_loaded(void)
+{
+    unsigned char *now = malloc(n_file);
+    cr_assert_eq(pread(fd, now, n_file, 0), (ssize_t)n_file);
+    const bool equal = lseek(fd, 0, SEEK_END) == (off_t)n_file && memcmp(now, data, n_file) == 0;
+    free(now);
+    return equal;
+}
+
 /* When the last write of a commit fails, LMDB puts the older transaction and last page back into the meta, not the
  * trees. */
-Test(newest, a_commit_whose_last_write_failed_is_no_damage, .init = make_folder, .fini = remove_folder)
+Test(newest, a_commit_whose_last_write_failed_is_rolled_forward, .init = make_folder, .fini = remove_folder)
 {
     unsigned char bytes[16];
     make_store(20);
@@ -746,12 +756,39 @@ Test(newest, a_commit_whose_last_write_failed_is_no_damage, .init = make_folder,
     const size_t older = transaction_of(0) > transaction_of(1);
     memcpy(bytes, data + older * PAGE + 136, 16);
     write_state(1);
+    load_file();
     passes();
     put_bytes(older * PAGE + 136, bytes, 16);
-    refused(MEMTX_E_CORRUPT, "leads to what"); /* a newest meta gone back would look the same */
+    refused(MEMTX_E_CORRUPT, "which is whole"); /* a newest meta gone back looks the same */
+    cr_assert_eq(memtx__pages_roll_forward(fd, file_name), MEMTX_OK, "%s", memtx_last_error());
+    cr_assert(is_as_loaded(), "more than the number was written");
+    passes();
     memtx__put_u64(bytes, memtx__get_u64(bytes) - 1);
     put_bytes(older * PAGE + 136, bytes, 16);
-    passes(); /* the commit had made the file grow */
+    load_file();
+    passes(); /* the commit had made the file grow: nothing is read through its meta */
+    cr_assert_eq(memtx__pages_roll_forward(fd, file_name), MEMTX_OK, "%s", memtx_last_error());
+    cr_assert(is_as_loaded(), "a commit that is not whole was taken for one");
+}
+
+Test(newest, only_the_next_transaction_is_rolled_forward, .init = make_folder, .fini = remove_folder)
+{
+    make_store(20);
+    write_state(1);
+    write_state(1);
+    load_file();
+    const size_t newest = transaction_of(0) < transaction_of(1);
+    const uint64_t transaction = transaction_of(newest);
+    put_transaction(1 - newest, transaction + 1); /* an older meta that says it is the newest */
+    load_file();
+    cr_assert_eq(memtx__pages_roll_forward(fd, file_name), MEMTX_OK, "%s", memtx_last_error());
+    cr_assert(is_as_loaded());
+    put_transaction(1 - newest, transaction + 3);
+    cr_assert_eq(memtx__pages_roll_forward(fd, file_name), MEMTX_E_CORRUPT);
+    (void)ftruncate(fd, 100);
+    cr_assert_eq(memtx__pages_roll_forward(fd, file_name), MEMTX_E_FORMAT);
+    (void)ftruncate(fd, 0);
+    cr_assert_eq(memtx__pages_roll_forward(fd, file_name), MEMTX_OK);
 }
 
 Test(newest, a_store_that_was_only_begun, .init = make_folder, .fini = remove_folder)

@@ -375,3 +375,85 @@ Test(writers, another_process, .init = make_folder, .fini = remove_folder)
     check_rows(store, 0, 100);
     close_store(store);
 }
+
+/* ---- a commit whose last write failed --------------------------------------------------------- */
+
+enum { PAGE_BYTES = 4096, TRANSACTION_AT = 144, MOST_FILE = 4 << 20 };
+
+/* Reads or writes the whole file of the store at `path`; gives the descriptor's count. */
+static size_t move_file(unsigned char *bytes, size_t n_bytes, bool write_it)
+{
+    char name[128];
+    (void)snprintf(name, sizeof name, "%s/data.mdb", path);
+    int fd = open(name, (write_it ? O_WRONLY : O_RDONLY) | O_CLOEXEC);
+    const ssize_t n = write_it ? pwrite(fd, bytes, n_bytes, 0) : pread(fd, bytes, n_bytes, 0);
+    cr_assert(fd >= 0 && n >= 0 && close(fd) == 0);
+    return (size_t)n;
+}
+
+/* The file as LMDB leaves it when it could not write the newest commit's meta page: with the number before last. */
+static void take_number_back(unsigned char *bytes)
+{
+    uint64_t numbers[2];
+    memcpy(&numbers[0], bytes + TRANSACTION_AT, 8);
+    memcpy(&numbers[1], bytes + PAGE_BYTES + TRANSACTION_AT, 8);
+    const size_t newest = numbers[0] < numbers[1];
+    numbers[newest] -= 2;
+    memcpy(bytes + newest * PAGE_BYTES + TRANSACTION_AT, &numbers[newest], 8);
+}
+
+/* Opens the store for reading in a process of its own, which says so and waits to be killed. */
+static pid_t start_reader(void)
+{
+    int ready[2];
+    char is_open = 0;
+    cr_assert_eq(pipe(ready), 0);
+    pid_t child = fork();
+    if (child == 0) {
+        struct memtx_store_options options = memtx_store_options_default();
+        memtx_store *store;
+        options.read_only = true;
+        is_open = memtx_store_open(&store, path, NULL, &options) == MEMTX_OK;
+        (void)!write(ready[1], &is_open, 1);
+        (void)pause();
+        _exit(0);
+    }
+    cr_assert_eq(read(ready[0], &is_open, 1), 1);
+    cr_assert_eq(is_open, 1, "the reader could not open the store");
+    return child;
+}
+
+/* Readers are told; a writer gives the commit its number, but not while a process reads on in the state before. */
+Test(unfinished, a_commit_without_its_number_is_found_again, .init = make_folder, .fini = remove_folder)
+{
+    static unsigned char before[MOST_FILE], after[MOST_FILE];
+    const struct memtx_store_spec spec = spec_default();
+    struct memtx_store_options reading = memtx_store_options_default();
+    reading.read_only = true;
+    memtx_store *store = open_store();
+    append(store, add_document(store, "text"), 100, 0);
+    close_store(store);
+    const size_t n_before = move_file(before, MOST_FILE, false);
+    store = open_store();
+    append(store, add_document(store, "another"), 50, 0);
+    close_store(store);
+    const size_t n_after = move_file(after, MOST_FILE, false);
+    take_number_back(after);
+
+    move_file(before, n_before, true);
+    pid_t reader = start_reader();
+    move_file(after, n_after, true);
+    cr_assert_eq(memtx_store_open(&store, path, NULL, &reading), MEMTX_E_CORRUPT);
+    cr_assert(strstr(memtx_last_error(), "which is whole (opening the store to write"), "%s", memtx_last_error());
+    refused(path, &spec, MEMTX_E_BUSY, "other processes still read the one before");
+    (void)kill(reader, SIGKILL);
+    (void)waitpid(reader, NULL, 0);
+    store = open_store();
+    check_rows(store, 0, 150);
+    append(store, add_document(store, "a third"), 50, 0);
+    check_rows(store, 0, 200);
+    close_store(store);
+    store = open_with(path, NULL, &reading);
+    check_rows(store, 0, 200);
+    close_store(store);
+}
