@@ -15,16 +15,23 @@
 #include "math/rows.h"
 #include "store/store.h"
 
-/* Rounds n rows of one pair out of [n][G][D] into the tail. */
+/* Rounds n rows of one pair out of [n][G][D] into the tail. Their checksum is taken while they are in the cache. */
 static void stage_pair(memtx_store *store, enum memtx__chunk_kind kind, size_t pair, uint64_t first, size_t n_rows,
                        const float *values, size_t stride)
 {
-    const size_t head_size = store->spec.head_size;
-    for (size_t i = 0; i < n_rows; i++) {
-        uint64_t row = first + i;
-        unsigned char *rows = memtx__tail_rows(&store->tail, kind, pair, row / store->chunk_rows);
-        memtx__rows_write(rows + row % store->chunk_rows * store->row_bytes, store->spec.row_type, values + i * stride,
-                          head_size);
+    for (size_t done = 0; done < n_rows;) {
+        const uint64_t chunk = (first + done) / store->chunk_rows;
+        const uint32_t at = (uint32_t)((first + done) % store->chunk_rows);
+        const size_t n_left = n_rows - done, n_room = store->chunk_rows - at, n = n_left < n_room ? n_left : n_room;
+        unsigned char *rows = memtx__tail_rows(&store->tail, kind, pair, chunk);
+        for (size_t i = 0; i < n; i++) {
+            memtx__rows_write(rows + (at + i) * store->row_bytes, store->spec.row_type, values + (done + i) * stride,
+                              store->spec.head_size);
+        }
+        if (store->environment) {
+            memtx__chunk_cover(rows - MEMTX__CHUNK_HEADER_BYTES, at, (uint32_t)n, store->row_bytes);
+        }
+        done += n;
     }
 }
 

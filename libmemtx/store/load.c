@@ -127,7 +127,8 @@ static int load_rows(memtx_store *store, MDB_txn *txn, enum memtx__chunk_kind ki
         status = memtx__chunk_decode(&rows, bytes, n_bytes, &facts, true);
     }
     if (!status) {
-        memcpy(memtx__tail_rows(&store->tail, kind, pair, chunk), rows, (size_t)n_rows * store->row_bytes);
+        memcpy(memtx__tail_rows(&store->tail, kind, pair, chunk) - MEMTX__CHUNK_HEADER_BYTES, bytes,
+               MEMTX__CHUNK_HEADER_BYTES + (size_t)n_rows * store->row_bytes);
     }
     return status;
 }

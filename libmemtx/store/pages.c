@@ -329,14 +329,21 @@ int memtx__pages_check(uint64_t *out_txn_id, int fd, const char *path, enum memt
     return status;
 }
 
-static int write_transaction(int fd, const char *path, uint64_t page, uint64_t transaction)
+/* The whole meta, in one write within a sector: what it has besides the number may not have reached the disk either. */
+static int write_transaction(struct memtx__pages *pages, uint64_t page, uint64_t transaction)
 {
-    unsigned char bytes[8];
-    memtx__put_u64(bytes, transaction);
-    if (pwrite(fd, bytes, sizeof bytes, (off_t)(page * MEMTX__PAGE_BYTES + TRANSACTION_AT)) != sizeof bytes ||
-        fsync(fd)) {
-        return memtx__fail(memtx__errno_status(errno), "%s: cannot write the number of transaction %llu: %s", path,
-                           (number)transaction, strerror(errno));
+    unsigned char bytes[MEMTX__PAGE_BYTES];
+    int status = memtx__page_read(bytes, pages, page);
+    if (status) {
+        return status;
+    }
+    memtx__put_u64(bytes + TRANSACTION_AT, transaction);
+    const size_t n_bytes = META_END - MAGIC_AT;
+    if (pwrite(pages->fd, bytes + MAGIC_AT, n_bytes, (off_t)(page * MEMTX__PAGE_BYTES + MAGIC_AT)) !=
+            (ssize_t)n_bytes ||
+        fsync(pages->fd)) {
+        return memtx__fail(memtx__errno_status(errno), "%s: cannot write the number of transaction %llu: %s",
+                           pages->path, (number)transaction, strerror(errno));
     }
     return MEMTX_OK;
 }
@@ -355,7 +362,7 @@ int memtx__pages_roll_forward(int fd, const char *path)
         status = find_beyond(&found, &is_whole, pages, metas);
     }
     if (!status && is_whole) {
-        status = write_transaction(fd, path, 1 - newest_of(metas), found);
+        status = write_transaction(pages, 1 - newest_of(metas), found);
     }
     memtx__free(pages);
     return status;

@@ -54,6 +54,8 @@ enum {
     DOCUMENT_CRC_AT = 60,
     EXTENT_CRC_AT = 28,
     CHUNK_CRC_AT = 4,
+    CHUNK_N_ROWS_AT = 16,
+    CHUNK_ROWS_CRC_AT = 32,
     RUN_CRC_AT = 48
 };
 enum { FACTORS_CRC_AT = 72 };
@@ -333,18 +335,33 @@ size_t memtx__chunk_bytes(uint32_t n_rows, uint32_t row_bytes)
     return pages * MEMTX__PAGE_BYTES - MEMTX__LMDB_PAGE_HEADER_BYTES;
 }
 
-void memtx__chunk_encode(unsigned char header[MEMTX__CHUNK_HEADER_BYTES], const struct memtx__chunk_facts *facts,
-                         const unsigned char *rows)
+void memtx__chunk_cover(unsigned char *chunk, uint32_t first, uint32_t n_rows, uint32_t row_bytes)
 {
-    memset(header, 0, MEMTX__CHUNK_HEADER_BYTES);
-    memcpy(header, facts->kind == MEMTX__KEYS ? "mtxK" : "mtxV", 4);
-    memtx__put_u64(header + 8, facts->first_row);
-    memtx__put_u32(header + 16, facts->n_rows);
-    memtx__put_u32(header + 20, facts->row_bytes);
-    memtx__put_u32(header + 24, facts->layer);
-    memtx__put_u32(header + 28, facts->kv_head);
-    memtx__put_u32(header + 32, memtx__crc32c(0, rows, (size_t)facts->n_rows * facts->row_bytes));
-    memtx__put_u32(header + CHUNK_CRC_AT, checksum(header, MEMTX__CHUNK_HEADER_BYTES, CHUNK_CRC_AT));
+    const unsigned char *rows = chunk + MEMTX__CHUNK_HEADER_BYTES;
+    uint32_t sum = memtx__get_u32(chunk + CHUNK_ROWS_CRC_AT);
+    if (first == 0 || memtx__get_u32(chunk + CHUNK_N_ROWS_AT) != first) {
+        sum = memtx__crc32c(0, rows, (size_t)first * row_bytes);
+    }
+    sum = memtx__crc32c(sum, rows + (size_t)first * row_bytes, (size_t)n_rows * row_bytes);
+    memtx__put_u32(chunk + CHUNK_N_ROWS_AT, first + n_rows);
+    memtx__put_u32(chunk + CHUNK_ROWS_CRC_AT, sum);
+}
+
+void memtx__chunk_encode(unsigned char *chunk, const struct memtx__chunk_facts *facts)
+{
+    if (memtx__get_u32(chunk + CHUNK_N_ROWS_AT) != facts->n_rows) {
+        memtx__chunk_cover(chunk, 0, facts->n_rows, facts->row_bytes);
+    }
+    const uint32_t sum = memtx__get_u32(chunk + CHUNK_ROWS_CRC_AT);
+    memset(chunk, 0, MEMTX__CHUNK_HEADER_BYTES);
+    memcpy(chunk, facts->kind == MEMTX__KEYS ? "mtxK" : "mtxV", 4);
+    memtx__put_u64(chunk + 8, facts->first_row);
+    memtx__put_u32(chunk + CHUNK_N_ROWS_AT, facts->n_rows);
+    memtx__put_u32(chunk + 20, facts->row_bytes);
+    memtx__put_u32(chunk + 24, facts->layer);
+    memtx__put_u32(chunk + 28, facts->kv_head);
+    memtx__put_u32(chunk + CHUNK_ROWS_CRC_AT, sum);
+    memtx__put_u32(chunk + CHUNK_CRC_AT, checksum(chunk, MEMTX__CHUNK_HEADER_BYTES, CHUNK_CRC_AT));
 }
 
 static int chunk_damaged(const struct memtx__chunk_facts *facts, const char *why)
@@ -363,7 +380,7 @@ int memtx__chunk_decode(const unsigned char **rows, const unsigned char *bytes, 
     if (checksum(bytes, MEMTX__CHUNK_HEADER_BYTES, CHUNK_CRC_AT) != memtx__get_u32(bytes + CHUNK_CRC_AT)) {
         return chunk_damaged(facts, "has a damaged header");
     }
-    uint32_t n_rows = memtx__get_u32(bytes + 16);
+    uint32_t n_rows = memtx__get_u32(bytes + CHUNK_N_ROWS_AT);
     if (memcmp(bytes, facts->kind == MEMTX__KEYS ? "mtxK" : "mtxV", 4) != 0 ||
         memtx__get_u64(bytes + 8) != facts->first_row || memtx__get_u32(bytes + 20) != facts->row_bytes ||
         memtx__get_u32(bytes + 24) != facts->layer || memtx__get_u32(bytes + 28) != facts->kv_head) {
@@ -373,7 +390,8 @@ int memtx__chunk_decode(const unsigned char **rows, const unsigned char *bytes, 
         return chunk_damaged(facts, "is cut off");
     }
     *rows = bytes + MEMTX__CHUNK_HEADER_BYTES;
-    if (check_rows && memtx__crc32c(0, *rows, (size_t)n_rows * facts->row_bytes) != memtx__get_u32(bytes + 32)) {
+    if (check_rows &&
+        memtx__crc32c(0, *rows, (size_t)n_rows * facts->row_bytes) != memtx__get_u32(bytes + CHUNK_ROWS_CRC_AT)) {
         return chunk_damaged(facts, "has damaged rows");
     }
     return MEMTX_OK;

@@ -71,9 +71,13 @@ int memtx__extent_decode(struct memtx__extent *out, uint32_t version, uint64_t f
 void memtx__run_encode(unsigned char out[MEMTX__RUN_BYTES], const struct memtx__run *run);
 int memtx__run_decode(struct memtx__run *out, uint64_t first_row, const unsigned char *bytes, size_t n_bytes);
 
-/* Fills the header; `rows` are the chunk's rows, whose checksum it takes. */
-void memtx__chunk_encode(unsigned char header[MEMTX__CHUNK_HEADER_BYTES], const struct memtx__chunk_facts *facts,
-                         const unsigned char *rows);
+/* A chunk in the making is a header and rows behind it. Its rows first .. first + n_rows - 1 have been written: the
+ * header's count and checksum of rows now cover all up to there. Those before are looked at again only if the header
+ * covers another number, as when rows were taken back. */
+void memtx__chunk_cover(unsigned char *chunk, uint32_t first, uint32_t n_rows, uint32_t row_bytes);
+
+/* Completes the header of a chunk whose rows were covered. */
+void memtx__chunk_encode(unsigned char *chunk, const struct memtx__chunk_facts *facts);
 
 /* Checks a whole chunk against what it must be. *rows is set to its first row, borrowed. facts->n_rows is the number
  * that must at least be there. The rows' own checksum is compared when check_rows is set. */

@@ -1,5 +1,6 @@
 /* The tail: chunks in RAM (store.h). A slot holds one chunk of every pair: keys and values in turn, each in 64 KiB laid
- * out as LMDB lays out its pages, so that rows are 64-byte aligned in both places, then the token ids. Slots that are
+ * out as LMDB lays out its pages, so that rows are 64-byte aligned in both places, then the token ids. A chunk's header
+ * goes along with its rows. Slots that are
  * written are kept and used again: a reading that goes on does not allocate. */
 #include "store/store.h"
 

@@ -5,23 +5,41 @@
 #include "base/status.h"
 #include "store/tables.h"
 
-static int put_chunk(memtx_store *store, MDB_txn *txn, const struct memtx__chunk_facts *facts, size_t pair,
-                     uint64_t chunk)
+/* One chunk that waits: the n-th of store->n_pairs pairs, keys and values in turn. */
+static struct memtx__chunk_facts facts_of(const memtx_store *store, uint64_t chunk, size_t n)
+{
+    const uint64_t first = chunk * store->chunk_rows, n_left = store->now.state.n_rows - first;
+    const struct memtx__pair *pair = &store->pairs[n / 2];
+    return (struct memtx__chunk_facts){n % 2 ? MEMTX__VALUES : MEMTX__KEYS,
+                                       first,
+                                       n_left < store->chunk_rows ? (uint32_t)n_left : store->chunk_rows,
+                                       store->row_bytes,
+                                       pair->layer,
+                                       pair->kv_head};
+}
+
+/* Where a chunk stands in the tail, its header before its rows. */
+static unsigned char *chunk_at(const memtx_store *store, uint64_t chunk, size_t n)
+{
+    return memtx__tail_rows(&store->tail, n % 2 ? MEMTX__VALUES : MEMTX__KEYS, n / 2, chunk) -
+           MEMTX__CHUNK_HEADER_BYTES;
+}
+
+static int put_chunk(memtx_store *store, MDB_txn *txn, uint64_t chunk, size_t n)
 {
     const struct memtx__environment *environment = store->environment;
+    const struct memtx__chunk_facts facts = facts_of(store, chunk, n);
     unsigned char name[MEMTX__CHUNK_KEY_BYTES];
-    MDB_val key = memtx__chunk_key(name, chunk, facts->layer, facts->kv_head);
-    MDB_val value = {memtx__chunk_bytes(facts->n_rows, facts->row_bytes), NULL};
-    const unsigned char *rows = memtx__tail_rows(&store->tail, facts->kind, pair, chunk);
-    size_t used_bytes = (size_t)facts->n_rows * facts->row_bytes;
-    int code = mdb_put(txn, environment->databases[facts->kind == MEMTX__KEYS ? MEMTX__DB_KEYS : MEMTX__DB_VALUES],
-                       &key, &value, MDB_RESERVE);
+    MDB_val key = memtx__chunk_key(name, chunk, facts.layer, facts.kv_head);
+    MDB_val value = {memtx__chunk_bytes(facts.n_rows, facts.row_bytes), NULL};
+    const size_t used_bytes = MEMTX__CHUNK_HEADER_BYTES + (size_t)facts.n_rows * facts.row_bytes;
+    int code = mdb_put(txn, environment->databases[facts.kind == MEMTX__KEYS ? MEMTX__DB_KEYS : MEMTX__DB_VALUES], &key,
+                       &value, MDB_RESERVE);
     if (!code) {
-        unsigned char *bytes = value.mv_data;
-        memtx__chunk_encode(bytes, facts, rows);
-        memcpy(bytes + MEMTX__CHUNK_HEADER_BYTES, rows, used_bytes);
-        memset(bytes + MEMTX__CHUNK_HEADER_BYTES + used_bytes, 0,
-               value.mv_size - MEMTX__CHUNK_HEADER_BYTES - used_bytes);
+        unsigned char *bytes = chunk_at(store, chunk, n);
+        memtx__chunk_encode(bytes, &facts);
+        memcpy(value.mv_data, bytes, used_bytes);
+        memset((unsigned char *)value.mv_data + used_bytes, 0, value.mv_size - used_bytes);
     }
     return code;
 }
@@ -45,19 +63,11 @@ static int put_chunks(memtx_store *store, MDB_txn *txn)
     int code = MDB_SUCCESS;
     for (uint64_t chunk = store->n_written_rows / store->chunk_rows;
          chunk * store->chunk_rows < store->now.state.n_rows && !code; chunk++) {
-        uint64_t first = chunk * store->chunk_rows, n_left = store->now.state.n_rows - first;
-        uint32_t n_rows = n_left < store->chunk_rows ? (uint32_t)n_left : store->chunk_rows;
-        for (size_t pair = 0; pair < store->n_pairs && !code; pair++) {
-            struct memtx__chunk_facts facts = {
-                MEMTX__KEYS, first, n_rows, store->row_bytes, store->pairs[pair].layer, store->pairs[pair].kv_head};
-            code = put_chunk(store, txn, &facts, pair, chunk);
-            if (!code) {
-                facts.kind = MEMTX__VALUES;
-                code = put_chunk(store, txn, &facts, pair, chunk);
-            }
+        for (size_t n = 0; n < 2 * store->n_pairs && !code; n++) {
+            code = put_chunk(store, txn, chunk, n);
         }
         if (!code) {
-            code = put_tokens(store, txn, chunk, n_rows);
+            code = put_tokens(store, txn, chunk, facts_of(store, chunk, 0).n_rows);
         }
     }
     return code;

@@ -412,7 +412,8 @@ Test(pairs, only_they_are_on_disk, .init = make_folder, .fini = remove_folder)
     /* Then a whole chunk of one more. */
     const struct memtx__chunk_facts facts = {MEMTX__KEYS, 0, CHUNK_ROWS, 2 * D, 2, 1};
     memset(chunk, 0, MEMTX__CHUNK_BYTES);
-    memtx__chunk_encode(chunk, &facts, chunk + MEMTX__CHUNK_HEADER_BYTES);
+    memtx__chunk_cover(chunk, 0, facts.n_rows, facts.row_bytes);
+    memtx__chunk_encode(chunk, &facts);
     key = memtx__chunk_key(name, 0, 2, 1);
     value = (MDB_val){MEMTX__CHUNK_BYTES, chunk};
     cr_assert_eq(mdb_dbi_open(txn, "keys", 0, &keys), 0);
