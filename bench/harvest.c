@@ -27,12 +27,13 @@
 #include "bench.h"
 #include "memtx/memtx.h"
 
-enum { SEGMENT = 512, MOST_SEGMENTS = 64, GATHERED = 8192, MOST_PATH = 4096 };
+enum { SEGMENT = 512, MOST_SEGMENTS = 64, GATHERED = 8192, MOST_PATH = 4096, SECONDS_BETWEEN = 10 };
 
 struct harvest {
     const char *out;
     uint32_t delta;
-    size_t n_tokens, n_segments;
+    size_t n_tokens, n_segments, n_read;
+    double start, told; /* when reading began, and its progress was last shown */
     memtx_model *model;
     struct memtx_store_spec spec;
     memtx_store *store;
@@ -126,11 +127,22 @@ static char *read_file(size_t *n_bytes, const char *path)
     return bytes;
 }
 
-/* One text as a document, at most n_most tokens of it; gives what it had. */
-static size_t read_text(struct harvest *h, const char *path, size_t n_most)
+static void show_progress(struct harvest *h)
+{
+    const double now = bench_now(), rate = (double)h->n_read / (now - h->start);
+    if (now - h->told >= SECONDS_BETWEEN) {
+        (void)fprintf(stderr, "%zu of %zu tokens, %.0f a second, %.0f s left\n", h->n_read, h->n_tokens, rate,
+                      (double)(h->n_tokens - h->n_read) / rate);
+        h->told = now;
+    }
+}
+
+/* One text as a document, as much of it as --tokens leaves. */
+static void read_text(struct harvest *h, const char *path)
 {
     uint32_t *tokens;
     const float *hidden;
+    const size_t n_most = h->n_tokens - h->n_read;
     size_t n_bytes, n_tokens;
     char *bytes = read_file(&n_bytes, path);
     check(memtx_tokenizer_encode(&tokens, &n_tokens, memtx_model_tokenizer(h->model), bytes, n_bytes), path);
@@ -140,23 +152,24 @@ static size_t read_text(struct harvest *h, const char *path, size_t n_most)
     for (size_t at = 0; at < n_tokens; at += SEGMENT) {
         const size_t n = n_tokens - at < SEGMENT ? n_tokens - at : SEGMENT;
         check(memtx_model_forward_segment(&hidden, h->stream, tokens + at, n), "forward");
+        h->n_read += n;
+        show_progress(h);
     }
     check(memtx_model_end_document(h->stream), "end of document");
     memtx_tokens_free(tokens);
-    return n_tokens;
 }
 
 static void read_texts(struct harvest *h, const char *paths)
 {
     char *list = take(strlen(paths) + 1, 1), *rest = list;
-    size_t n_read = 0;
     memcpy(list, paths, strlen(paths));
-    for (char *path = strsep(&rest, ","); path && n_read < h->n_tokens; path = strsep(&rest, ",")) {
-        n_read += read_text(h, path, h->n_tokens - n_read);
-        (void)fprintf(stderr, "%zu tokens, up to %s\n", n_read, path);
+    h->start = h->told = bench_now();
+    for (char *path = strsep(&rest, ","); path && h->n_read < h->n_tokens; path = strsep(&rest, ",")) {
+        read_text(h, path);
+        (void)fprintf(stderr, "%zu tokens, up to %s\n", h->n_read, path);
     }
     free(list);
-    if (n_read < h->n_tokens) {
+    if (h->n_read < h->n_tokens) {
         bench_die("--texts", "fewer tokens than --tokens asks for");
     }
 }
@@ -307,9 +320,9 @@ static void write_all(struct harvest *h)
 
 static const char usage[] =
     "Usage: harvest [--model FILE] [--texts FILE,FILE,..] [--tokens N] [--segments N] [--layers LIST] [--delta N]\n"
-    "               [--out DIR] [--threads N]\n"
+    "               [--weights f32|bf16] [--out DIR] [--threads N]\n"
     "Keys, values and queries of the model over the first N tokens of the texts, to measure indexes on.\n"
-    "Defaults: Persuasion, 16384 tokens, 3 segments, layers 3,15,27, delta 2048, data/cache/harvest.\n";
+    "Defaults: Persuasion, 16384 tokens, 3 segments, layers 3,15,27, delta 2048, f32, data/cache/harvest.\n";
 
 int main(int argc, char **argv)
 {
@@ -317,15 +330,19 @@ int main(int argc, char **argv)
     struct harvest h = {.out = "data/cache/harvest"};
     struct bench_setting setting = {0};
     const char *model = "data/cache/model.gguf", *texts = "data/cache/books/persuasion.txt", *tokens = "16384";
-    const char *segments = "3", *layers = "3,15,27", *delta = "2048";
+    const char *segments = "3", *layers = "3,15,27", *delta = "2048", *weights = "f32";
     const struct bench_option options[] = {{"model", &model},       {"texts", &texts},   {"tokens", &tokens},
                                            {"segments", &segments}, {"layers", &layers}, {"delta", &delta},
-                                           {"out", &h.out},         {NULL, NULL}};
+                                           {"weights", &weights},   {"out", &h.out},     {NULL, NULL}};
     bench_read_command_line(&setting, &(struct bench_program){usage, names, options}, argc, argv);
     h.n_tokens = (size_t)bench_count("--tokens", tokens, 1, UINT32_MAX);
     h.n_segments = (size_t)bench_count("--segments", segments, 1, MOST_SEGMENTS);
     h.delta = (uint32_t)bench_count("--delta", delta, 0, 1 << 20);
-    check(memtx_model_load(&h.model, model, MEMTX_WEIGHTS_F32), "model");
+    if (strcmp(weights, "f32") != 0 && strcmp(weights, "bf16") != 0) {
+        bench_die("--weights", "is neither f32 nor bf16");
+    }
+    check(memtx_model_load(&h.model, model, strcmp(weights, "bf16") == 0 ? MEMTX_WEIGHTS_BF16 : MEMTX_WEIGHTS_F32),
+          "model");
     open_stream(&h, layers);
     read_texts(&h, texts);
     write_all(&h);
