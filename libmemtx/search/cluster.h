@@ -68,8 +68,9 @@ size_t memtx__cluster_bytes(const struct memtx__cluster *cluster, size_t n_block
 /* bytes[memtx__cluster_bytes(n_blocks)] of the blocks `block` .. block + n_blocks - 1, which the index has. */
 void memtx__cluster_save(unsigned char *bytes, const struct memtx__cluster *cluster, uint64_t block, size_t n_blocks);
 
-/* Appends the blocks that were saved, of which the first must be the next one. MEMTX_E_CORRUPT (not what was saved),
- * MEMTX_E_MISMATCH (another type, dim, options or place), MEMTX_E_NO_MEMORY; the index is then as it was. */
+/* Appends those of the blocks that were saved which the index has not; the next one must be among them. MEMTX_E_CORRUPT
+ * (not what was saved), MEMTX_E_MISMATCH (another type, dim, options or place), MEMTX_E_NO_MEMORY; the index is then as
+ * it was. */
 int memtx__cluster_load(struct memtx__cluster *cluster, const unsigned char *bytes, size_t n_bytes);
 
 /* Room for n_blocks more blocks behind those that are there; for cluster.c and cluster_bytes.c. MEMTX_E_NO_MEMORY. */

@@ -112,9 +112,11 @@ static int check_block(const struct memtx__cluster *cluster, size_t place)
                : memtx__fail(MEMTX_E_CORRUPT, "block %zu of the saved clusters does not hold each row once", place);
 }
 
-static int check_header(size_t *n_blocks, const struct memtx__cluster *cluster, const unsigned char *bytes,
-                        size_t n_bytes)
+/* *n_passed: of the n_blocks that were saved, those that the index has already. */
+static int check_header(size_t *n_passed, size_t *n_blocks, const struct memtx__cluster *cluster,
+                        const unsigned char *bytes, size_t n_bytes)
 {
+    const uint64_t next = cluster->first_block + cluster->n_blocks;
     unsigned char expected[HEADER_BYTES];
     if (n_bytes < HEADER_BYTES + CRC_BYTES || memcmp(bytes, magic, MAGIC_BYTES) != 0) {
         return memtx__fail(MEMTX_E_CORRUPT, "%zu bytes that are no saved clusters", n_bytes);
@@ -122,17 +124,18 @@ static int check_header(size_t *n_blocks, const struct memtx__cluster *cluster, 
     if (memtx__get_u32(bytes + n_bytes - CRC_BYTES) != memtx__crc32c(0, bytes, n_bytes - CRC_BYTES)) {
         return memtx__fail(MEMTX_E_CORRUPT, "saved clusters whose checksum is not theirs");
     }
+    const uint64_t first = memtx__get_u64(bytes + 36);
     *n_blocks = (n_bytes - HEADER_BYTES - CRC_BYTES) / block_bytes(cluster);
-    put_header(expected, cluster, cluster->first_block + cluster->n_blocks, *n_blocks);
-    if (memcmp(bytes, expected, HEADER_BYTES - 8) != 0) {
-        return memtx__fail(MEMTX_E_MISMATCH, "saved clusters of other rows, settings or blocks: block %llu, not %llu",
-                           (unsigned long long)memtx__get_u64(bytes + 36),
-                           (unsigned long long)memtx__get_u64(expected + 36));
+    put_header(expected, cluster, first, *n_blocks);
+    if (memcmp(bytes, expected, HEADER_BYTES - 8) != 0 || first > next || next - first >= *n_blocks) {
+        return memtx__fail(MEMTX_E_MISMATCH, "saved clusters of other rows, settings or blocks: %zu from block %llu on",
+                           *n_blocks, (unsigned long long)first);
     }
     if (memtx__get_u64(bytes + 44) != *n_blocks || memtx__cluster_bytes(cluster, *n_blocks) != n_bytes) {
         return memtx__fail(MEMTX_E_CORRUPT, "saved clusters of %zu bytes that say they are %llu blocks", n_bytes,
                            (unsigned long long)memtx__get_u64(bytes + 44));
     }
+    *n_passed = (size_t)(next - first);
     return MEMTX_OK;
 }
 
@@ -140,13 +143,14 @@ int memtx__cluster_load(struct memtx__cluster *cluster, const unsigned char *byt
 {
     const size_t block_rows = cluster->options.block_rows, n_starts = cluster->per_block + 1;
     const size_t centroid_bytes = cluster->per_block * cluster->dim * memtx__row_type_bytes(cluster->type);
-    const unsigned char *at = bytes + HEADER_BYTES;
-    size_t n_blocks = 0;
-    int status = check_header(&n_blocks, cluster, bytes, n_bytes);
+    size_t n_passed = 0, n_blocks = 0;
+    int status = check_header(&n_passed, &n_blocks, cluster, bytes, n_bytes);
     if (!status) {
-        status = memtx__cluster_grow(cluster, n_blocks);
+        status = memtx__cluster_grow(cluster, n_blocks - n_passed);
     }
-    for (size_t place = cluster->n_blocks; !status && place < cluster->n_blocks + n_blocks; place++) {
+    const unsigned char *at = bytes + HEADER_BYTES + n_passed * block_bytes(cluster);
+    const size_t end = cluster->n_blocks + n_blocks - n_passed;
+    for (size_t place = cluster->n_blocks; !status && place < end; place++) {
         at = get_u16s(cluster->starts + place * n_starts, at, n_starts);
         at = get_u16s(cluster->order + place * block_rows, at, block_rows);
         memtx__rows_read(cluster->spreads + place * cluster->per_block, MEMTX_ROWS_F32, at, cluster->per_block);
@@ -155,6 +159,6 @@ int memtx__cluster_load(struct memtx__cluster *cluster, const unsigned char *byt
         at += centroid_bytes;
         status = check_block(cluster, place);
     }
-    cluster->n_blocks += status ? 0 : n_blocks;
+    cluster->n_blocks = status ? cluster->n_blocks : end;
     return status;
 }

@@ -219,6 +219,31 @@ Test(cluster_build, loaded_equals_saved)
     }
 }
 
+/* Of what was saved an index takes the blocks that it has not; where it has all, or would have a hole, none. */
+Test(cluster_build, loading_passes_over_what_is_there)
+{
+    struct fixture *f = fixture_make(MEMTX_ROWS_F16, 23);
+    const size_t n_bytes = memtx__cluster_bytes(f->cluster, 4);
+    unsigned char *bytes = malloc(n_bytes);
+    memtx__cluster_save(bytes, f->cluster, FIRST_BLOCK + 1, 4);
+    for (size_t n = 0; n <= 6; n++) {
+        struct memtx__cluster *loaded = empty_like(f->cluster);
+        for (size_t i = 0; i < n; i++) {
+            cr_assert_eq(memtx__cluster_add(loaded, &f->rows, f->queries, f->n_sample), MEMTX_OK);
+        }
+        const bool has_next = n >= 1 && n < 5;
+        cr_assert_eq(memtx__cluster_load(loaded, bytes, n_bytes), has_next ? MEMTX_OK : MEMTX_E_MISMATCH, "%zu", n);
+        cr_assert_eq(loaded->n_blocks, has_next ? 5 : n);
+        while (loaded->n_blocks < f->cluster->n_blocks) {
+            cr_assert_eq(memtx__cluster_add(loaded, &f->rows, f->queries, f->n_sample), MEMTX_OK);
+        }
+        check_same(f->cluster, loaded);
+        memtx__cluster_destroy(loaded);
+    }
+    free(bytes);
+    fixture_unmake(f);
+}
+
 Test(cluster_build, every_damaged_byte_is_refused)
 {
     struct fixture *f = fixture_make(MEMTX_ROWS_F16, 18);
