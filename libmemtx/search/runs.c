@@ -13,31 +13,34 @@ enum { USUAL_CHUNKS = 128 }; /* of a run: DESIGN 6 */
 
 /* ---- opening ---------------------------------------------------------------------------------- */
 
-int memtx__runs_open(struct memtx__runs *out, memtx_store *store, const char *spec, memtx_index_resolver resolver,
-                     uint64_t run_rows, bool is_writer, bool in_background)
+int memtx__runs_open_files(struct memtx__runs *out, memtx_store *store, const char *spec, uint64_t run_rows,
+                           bool is_writer, const char *without)
 {
     const uint64_t n_chunks = run_rows ? (run_rows + store->chunk_rows - 1) / store->chunk_rows : USUAL_CHUNKS;
-    *out = (struct memtx__runs){.store = store,
-                                .is_writer = is_writer,
-                                /* without a directory the thread's rows could not be read beside the writer's */
-                                .in_background = in_background && store->directory};
+    *out = (struct memtx__runs){.store = store, .is_writer = is_writer, .without = without};
     out->choice.run_rows = n_chunks * store->chunk_rows;
     if (strlen(spec) >= MEMTX__RUN_SPEC_BYTES) {
         return memtx__fail(MEMTX_E_INVALID, "an index spec of %zu bytes (up to %d)", strlen(spec),
                            MEMTX__RUN_SPEC_BYTES - 1);
     }
-    int status = resolver ? resolver(&out->choice.operations, spec)
+    int status = memtx__copy_text(&out->choice.spec, spec);
+    return status ? status : memtx__alloc(&out->sealing.blobs, store->n_pairs, sizeof *out->sealing.blobs);
+}
+
+int memtx__runs_open(struct memtx__runs *out, memtx_store *store, const char *spec, memtx_index_resolver resolver,
+                     uint64_t run_rows, bool is_writer, bool in_background)
+{
+    int status = memtx__runs_open_files(out, store, spec, run_rows, is_writer, "are searched exactly");
+    if (!status) {
+        status = resolver ? resolver(&out->choice.operations, spec)
                           : memtx__fail(MEMTX_E_UNSUPPORTED,
                                         "index '%s': no such kind (known: exact, exact:bf16, exact:i8, cluster)", spec);
+    }
     if (!status) {
         status = out->choice.operations->check(spec, store->spec.head_size, out->choice.run_rows);
     }
-    if (!status) {
-        status = memtx__copy_text(&out->choice.spec, spec);
-    }
-    if (!status) {
-        status = memtx__alloc(&out->sealing.blobs, store->n_pairs, sizeof *out->sealing.blobs);
-    }
+    /* without a directory the thread's rows could not be read beside the writer's */
+    out->in_background = in_background && store->directory;
     if (!status && out->in_background) {
         status = memtx__view_open(&out->building_view, store, true);
     }
@@ -46,7 +49,7 @@ int memtx__runs_open(struct memtx__runs *out, memtx_store *store, const char *sp
 
 static void release(struct memtx__runs *runs, struct memtx__loaded_run *loaded)
 {
-    for (size_t pair = 0; loaded->indexes && pair < runs->store->n_pairs; pair++) {
+    for (size_t pair = 0; runs->choice.operations && loaded->indexes && pair < runs->store->n_pairs; pair++) {
         runs->choice.operations->destroy(loaded->indexes[pair]);
     }
     if (loaded->file) {
@@ -105,9 +108,23 @@ void memtx__runs_take(struct memtx__runs *runs, struct memtx__arena *arena, size
 
 /* ---- which there are -------------------------------------------------------------------------- */
 
-static void warn(struct memtx__runs *runs, const char *what)
+static void warn_bad(struct memtx__runs *runs, bool is_built_anew)
 {
-    (void)snprintf(runs->warning, sizeof runs->warning, "%s; %s", memtx_last_error(), what);
+    (void)snprintf(runs->warning, sizeof runs->warning, "%s; %s%s", memtx_last_error(),
+                   is_built_anew ? "it is built anew" : "its rows ", is_built_anew ? "" : runs->without);
+}
+
+void memtx__runs_set_bad(struct memtx__runs *runs, struct memtx__loaded_run *loaded)
+{
+    warn_bad(runs, false);
+    loaded->is_good = false;
+}
+
+void memtx__runs_give_up(struct memtx__runs *runs)
+{
+    (void)snprintf(runs->warning, sizeof runs->warning, "%s; no index is built any more, these rows %s",
+                   memtx_last_error(), runs->without);
+    runs->has_failed = true;
 }
 
 int memtx__runs_add(struct memtx__runs *runs, const struct memtx__run *run, FILE *file,
@@ -165,7 +182,7 @@ static int look(struct memtx__runs *runs, const struct memtx__run *run)
         failed = memtx__run_file_check(file, &blobs[pair], run, &runs->store->pairs[pair]);
     }
     if (failed) {
-        warn(runs, runs->is_writer ? "it is built anew" : "its rows are searched exactly");
+        warn_bad(runs, runs->is_writer);
         if (file) {
             (void)fclose(file);
             file = NULL;
@@ -219,12 +236,6 @@ int memtx__runs_refresh(struct memtx__runs *runs, const struct memtx__catalogue 
 
 /* ---- building --------------------------------------------------------------------------------- */
 
-static void give_up(struct memtx__runs *runs)
-{
-    warn(runs, "no index is built any more, these rows are searched exactly");
-    runs->has_failed = true;
-}
-
 /* What the thread has built, once it is done. */
 static void collect(struct memtx__runs *runs)
 {
@@ -236,7 +247,7 @@ static void collect(struct memtx__runs *runs)
     int status = runs->build_status ? memtx__fail(runs->build_status, "%s", runs->build_error)
                                     : memtx__runs_enter(runs, &runs->sealing);
     if (status) {
-        give_up(runs);
+        memtx__runs_give_up(runs);
     }
 }
 
@@ -252,7 +263,7 @@ static int build_now(struct memtx__runs *runs, struct memtx__view *view)
         status = memtx__runs_enter(runs, &runs->sealing);
     }
     if (status && status != MEMTX_E_INTERRUPTED) {
-        give_up(runs);
+        memtx__runs_give_up(runs);
     }
     return status;
 }
@@ -277,7 +288,7 @@ static void start(struct memtx__runs *runs)
     runs->is_building = pthread_create(&runs->thread, NULL, build, runs) == 0;
     if (!runs->is_building) {
         (void)memtx__fail(MEMTX_E_NO_MEMORY, "no thread to build an index in");
-        give_up(runs);
+        memtx__runs_give_up(runs);
     }
 }
 
@@ -299,18 +310,13 @@ void memtx__runs_prepare(struct memtx__runs *runs, struct memtx__view *view)
 uint64_t memtx__runs_n_due(const struct memtx__runs *runs)
 {
     const memtx_store *store = runs->store;
+    const uint64_t end = memtx__runs_end(runs);
     uint64_t n_rows = 0;
     for (size_t i = 0; i < runs->n_loaded; i++) {
-        n_rows += runs->loaded[i].is_good ? 0 : runs->loaded[i].run.n_rows;
+        n_rows += memtx__runs_is_due(runs, i) ? runs->loaded[i].run.n_rows : 0;
     }
-    const uint64_t end =
-        runs->n_loaded ? runs->loaded[runs->n_loaded - 1].run.first_row + runs->loaded[runs->n_loaded - 1].run.n_rows
-                       : 0;
-    const uint64_t first_visible = store->now.state.first_row / store->chunk_rows * store->chunk_rows;
-    const uint64_t first = end > first_visible ? end : first_visible;
-    n_rows += store->n_written_rows > first
-                  ? (store->n_written_rows - first) / runs->choice.run_rows * runs->choice.run_rows
-                  : 0;
+    n_rows +=
+        store->n_written_rows > end ? (store->n_written_rows - end) / runs->choice.run_rows * runs->choice.run_rows : 0;
     return n_rows * store->n_pairs;
 }
 

@@ -8,6 +8,8 @@
  *
  *     writer   prepare -> (view begins) refresh -> search .. -> (view ends)      prepare builds, or lets build
  *     reader   (view begins) refresh -> search .. -> (view ends)
+ *
+ * The files alone, which runs there are and whether they are whole, also serve clusters (memory/clusters.h).
  */
 #ifndef MEMTX_SEARCH_RUNS_H
 #define MEMTX_SEARCH_RUNS_H
@@ -23,8 +25,8 @@
 
 struct memtx__index_choice {
     char *spec;
-    const struct memtx_index_operations *operations;
-    uint64_t run_rows; /* a multiple of the chunk's rows */
+    const struct memtx_index_operations *operations; /* NULL: files alone */
+    uint64_t run_rows;                               /* a multiple of the chunk's rows */
 };
 
 /* A run of the catalogue that has been looked at. */
@@ -32,7 +34,7 @@ struct memtx__loaded_run {
     struct memtx__run run;
     FILE *file;
     struct memtx__run_blob *blobs; /* [n_pairs] */
-    void **indexes;                /* [n_pairs]; NULL: not loaded yet */
+    void **indexes;                /* [n_pairs]; NULL: not loaded yet; never, where files alone are opened */
     bool is_good;
     bool is_checked;  /* its blobs have been read and are what they were: the writer's, who builds anew what is not;
                       * a reader checks each before it is loaded */
@@ -57,7 +59,8 @@ struct memtx__runs {
     memtx_store *store;
     struct memtx__index_choice choice;
     bool is_writer;
-    bool has_failed; /* building failed: not tried again */
+    bool has_failed;     /* building failed: not tried again */
+    const char *without; /* what is done with rows that no run covers, for warnings */
     struct memtx__loaded_run *loaded;
     size_t n_loaded, n_loaded_held;
     char warning[512]; /* what a user ought to know, one line; "" */
@@ -100,6 +103,17 @@ int memtx__runs_open(struct memtx__runs *out, memtx_store *store, const char *sp
                      uint64_t run_rows, bool is_writer, bool in_background);
 void memtx__runs_close(struct memtx__runs *runs); /* a run that is being built is given up */
 
+/* The files of a kind without its operations: to be refreshed, looked at and entered, not to be searched or built.
+ * `without`, a constant, says what is done with the rows of a run that is bad. MEMTX_E_INVALID, MEMTX_E_NO_MEMORY. */
+int memtx__runs_open_files(struct memtx__runs *out, memtx_store *store, const char *spec, uint64_t run_rows,
+                           bool is_writer, const char *without);
+
+/* The run is bad, as the thread's error text says: a warning. */
+void memtx__runs_set_bad(struct memtx__runs *runs, struct memtx__loaded_run *loaded);
+
+/* Building has failed, as the thread's error text says: a warning, and it is not tried again. */
+void memtx__runs_give_up(struct memtx__runs *runs);
+
 void memtx__runs_take(struct memtx__runs *runs, struct memtx__arena *arena, size_t most_queries, size_t k, size_t dim);
 
 /* The writer's, while its view is not held: runs that are bad are built anew, spans that are full are sealed; at once, or
@@ -131,6 +145,13 @@ int memtx__runs_enter(struct memtx__runs *runs, struct memtx__sealing *sealing);
 
 /* The span that is to be built next: a run that is bad, or rows that no run covers. false: none. */
 bool memtx__runs_next(struct memtx__run *out, const struct memtx__runs *runs);
+
+/* Whether loaded run i is to be built anew over the same rows. Of another kind only where runs of this kind lie behind
+ * it: else its length need not suit this kind, and it stays until runs of this kind take its place. */
+bool memtx__runs_is_due(const struct memtx__runs *runs, size_t i);
+
+/* The first row behind all runs of this kind. */
+uint64_t memtx__runs_end(const struct memtx__runs *runs);
 
 /* Whether a run's index is of the kind that was chosen: specs may differ in what follows the @. */
 bool memtx__runs_same_kind(const char *spec, const char *other);

@@ -138,8 +138,7 @@ static bool load(struct search *search, struct memtx__loaded_run *loaded)
                                                blob->n_bytes);
     }
     if (status) {
-        (void)snprintf(runs->warning, sizeof runs->warning, "%s; its rows are searched exactly", memtx_last_error());
-        loaded->is_good = false;
+        memtx__runs_set_bad(runs, loaded);
     }
     return !status;
 }

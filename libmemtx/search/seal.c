@@ -126,22 +126,44 @@ bool memtx__runs_same_kind(const char *spec, const char *other)
     return n == strcspn(other, "@") && strncmp(spec, other, n) == 0;
 }
 
+static bool is_own(const struct memtx__runs *runs, size_t i)
+{
+    return memtx__runs_same_kind(runs->loaded[i].run.spec, runs->choice.spec);
+}
+
+bool memtx__runs_is_due(const struct memtx__runs *runs, size_t i)
+{
+    bool is_among = is_own(runs, i);
+    for (size_t next = i + 1; next < runs->n_loaded && !is_among; next++) {
+        is_among = is_own(runs, next);
+    }
+    return is_among && !runs->loaded[i].is_good && memtx__catalogue_sees_run(&runs->store->now, &runs->loaded[i].run);
+}
+
+uint64_t memtx__runs_end(const struct memtx__runs *runs)
+{
+    const memtx_store *store = runs->store;
+    uint64_t end = store->now.state.first_row / store->chunk_rows * store->chunk_rows;
+    for (size_t i = 0; i < runs->n_loaded; i++) {
+        const uint64_t run_end = runs->loaded[i].run.first_row + runs->loaded[i].run.n_rows;
+        end = is_own(runs, i) && run_end > end ? run_end : end;
+    }
+    return end;
+}
+
 bool memtx__runs_next(struct memtx__run *out, const struct memtx__runs *runs)
 {
     const memtx_store *store = runs->store;
     const uint64_t n_full =
         (store->environment ? store->n_written_rows : store->now.state.n_rows) / store->chunk_rows * store->chunk_rows;
-    uint64_t first = store->now.state.first_row / store->chunk_rows * store->chunk_rows;
     for (size_t i = 0; i < runs->n_loaded; i++) {
-        const struct memtx__run *run = &runs->loaded[i].run;
-        if (!runs->loaded[i].is_good && memtx__catalogue_sees_run(&store->now, run)) {
-            *out = *run;
+        if (memtx__runs_is_due(runs, i)) {
+            *out = runs->loaded[i].run;
             out->generation = store->now.state.next_run;
             return true;
         }
-        first = run->first_row + run->n_rows > first ? run->first_row + run->n_rows : first;
     }
     *out = (struct memtx__run){
-        .generation = store->now.state.next_run, .first_row = first, .n_rows = runs->choice.run_rows};
-    return first + runs->choice.run_rows <= n_full;
+        .generation = store->now.state.next_run, .first_row = memtx__runs_end(runs), .n_rows = runs->choice.run_rows};
+    return out->first_row + out->n_rows <= n_full;
 }

@@ -425,6 +425,31 @@ Test(upkeep, another_kind_is_built_other_options_are_not, .init = make_store, .f
     both_answer_verified("another kind", true, MEMTX_OK);
 }
 
+/* The lengths of runs are those of their kind: another does not inherit them, but for a hole among its own. */
+Test(upkeep, another_kind_has_its_own_lengths, .init = make_store, .fini = remove_folder)
+{
+    made.options.index = "toy:half";
+    made.options.run_rows = 2 * RUN;
+    made.store_options = memtx_store_options_default();
+    cr_assert_eq(memtx_store_open(&made.store, path, NULL, &made.store_options), MEMTX_OK);
+    cr_assert_eq(memtx_memory_open(&made.memory, made.store, &made.options), MEMTX_OK);
+    cr_assert_eq(memtx_memory_begin_document(made.memory, "asks"), MEMTX_OK);
+    toy_built = 0;
+    ask(&made, 9);
+    cr_assert_eq(toy_built, G);
+    cr_assert_eq(n_files(), 1 + 1, "2 runs have become one, the third stays");
+    cr_assert_eq(made.store->now.runs[0].n_rows, 2 * RUN);
+    memtx_memory_close(made.memory);
+    made.options.index = "toy:all";
+    cr_assert_eq(memtx_memory_open(&made.memory, made.store, &made.options), MEMTX_OK);
+    cr_assert_eq(memtx_memory_begin_document(made.memory, "asks"), MEMTX_OK);
+    ask(&made, 9);
+    cr_assert_eq(toy_built, 2 * G, "the one before its own");
+    cr_assert_eq(*memtx_memory_warning(made.memory) != '\0', true);
+    hand_close(&made);
+    cr_assert_eq(n_files(), 2);
+}
+
 Test(refused, specs)
 {
     struct hand hand = hand_default();
