@@ -1,8 +1,6 @@
 /* Finding the k best rows of a pair (memory.h): by exact search, at random, in runs of an index, or by clusters.
  *
- * Exact search and clusters look at all of the pair's keys where they stand; runs look up what they find. Clusters are
- * made when a block of rows is full and asked for the first time, from the queries that ask, and live as long as the
- * memory.
+ * Exact search and clusters (clusters.h) look at all of the pair's keys where they stand; runs look up what they find.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -151,32 +149,18 @@ static int find_in_runs(struct memtx_memory *memory, const struct memtx__pair_se
     return status ? status : locate_values(memory, search);
 }
 
-/* The clusters of a pair, with those blocks that have filled since. */
-static int grow_clusters(struct memtx__cluster **out, struct memtx_memory *memory,
-                         const struct memtx__pair_search *search, const struct memtx__row_set *rows)
-{
-    const struct memtx__state *state = &memory->view.catalogue->state;
-    struct memtx__cluster **cluster =
-        &memory->clusters[memtx__store_pair(memory->store, search->layer, search->kv_head)];
-    const struct memtx__cluster_options options = memtx__cluster_options_default();
-    int status = MEMTX_OK;
-    if (!*cluster) {
-        status = memtx__cluster_create(cluster, rows->type, rows->dim, state->first_row / options.block_rows, &options);
-    }
-    while (!status &&
-           ((*cluster)->first_block + (*cluster)->n_blocks + 1) * (*cluster)->options.block_rows <= state->n_rows) {
-        status = memtx__cluster_add(*cluster, rows, memory->queries, search->n_q * search->group);
-    }
-    *out = *cluster;
-    return status;
-}
-
 static int find_in_clusters(struct memtx_memory *memory, const struct memtx__pair_search *search,
                             const struct memtx__row_set *rows)
 {
     const size_t n_queries = search->n_q * search->group, k = memory->options.k;
+    const struct memtx__clusters_query query = {
+        .view = &memory->view,
+        .pair = (size_t)memtx__store_pair(memory->store, search->layer, search->kv_head),
+        .visible = rows,
+        .queries = memory->queries,
+        .n = n_queries};
     struct memtx__cluster *cluster;
-    int status = grow_clusters(&cluster, memory, search, rows);
+    int status = memtx__clusters_grow(&cluster, &memory->clusters, &query);
     if (!status) {
         status = memtx__cluster_reserve(&memory->cluster_search, cluster, n_queries, k, memory->choice.share,
                                         rows->n_blocks);

@@ -91,7 +91,8 @@ static int prepare(struct memtx_memory *memory, const struct memtx_memory_option
                                   options->run_rows, !options->reader, options->seal_in_background);
     }
     if (!status && memory->choice.finder == MEMTX__FIND_CLUSTER) {
-        status = memtx__alloc(&memory->clusters, memory->store->n_pairs, sizeof(struct memtx__cluster *));
+        status =
+            memtx__clusters_open(&memory->clusters, memory->store, options->index, options->run_rows, !options->reader);
     }
     if (!status) {
         take_scratch(memory, &memory->scratch);
@@ -156,16 +157,15 @@ void memtx_memory_close(memtx_memory *memory)
     if (!memory) {
         return;
     }
+    memtx_memory_end_segment(memory);
+    memtx__clusters_seal(&memory->clusters); /* what fails there only costs the next reader its time */
     if (!memory->options.reader) {
         memory->store->has_writer = false;
     }
     memtx__runs_close(&memory->runs);
-    for (size_t pair = 0; memory->clusters && pair < memory->store->n_pairs; pair++) {
-        memtx__cluster_destroy(memory->clusters[pair]);
-    }
+    memtx__clusters_close(&memory->clusters);
     memtx__cluster_search_release(&memory->cluster_search);
     memtx__exact_release(&memory->exact);
-    memtx__free(memory->clusters);
     memtx__view_close(&memory->view);
     (void)atomic_fetch_sub(&memory->store->n_memories, 1);
     memtx__arena_release(&memory->scratch);
@@ -294,7 +294,7 @@ void memtx_memory_info(struct memtx_memory_facts *out, const memtx_memory *memor
 
 const char *memtx_memory_warning(const memtx_memory *memory)
 {
-    return memory->runs.warning;
+    return memory->choice.finder == MEMTX__FIND_CLUSTER ? memory->clusters.files.warning : memory->runs.warning;
 }
 
 memtx_store *memtx_memory_store(const memtx_memory *memory)
@@ -369,6 +369,9 @@ int memtx_memory_begin_segment(memtx_memory *memory)
     if (!status && memory->choice.finder == MEMTX__FIND_RUNS && !memory->options.reader) {
         memtx__runs_prepare(&memory->runs, &memory->view);
     }
+    if (!status && memory->choice.finder == MEMTX__FIND_CLUSTER) {
+        memtx__clusters_prepare(&memory->clusters);
+    }
     if (!status) {
         status = memtx__view_begin(&memory->view);
     }
@@ -378,6 +381,9 @@ int memtx_memory_begin_segment(memtx_memory *memory)
     }
     if (!status && memory->choice.finder == MEMTX__FIND_RUNS) {
         status = memtx__runs_refresh(&memory->runs, memory->view.catalogue);
+    }
+    if (!status && memory->choice.finder == MEMTX__FIND_CLUSTER) {
+        status = memtx__clusters_refresh(&memory->clusters, memory->view.catalogue);
     }
     if (!status && memory->choice.finder == MEMTX__FIND_RUNS) {
         status = join_ranges(memory);

@@ -1,10 +1,11 @@
-/* The memory's inside: what memory.c (the stream of rows), find.c (which rows), attend.c (attention to them) and gather.c
- * (rows by id) share. */
+/* The memory's inside: what memory.c (the stream of rows), find.c (which rows), attend.c (attention to them), gather.c
+ * (rows by id) and rebuild.c (index files at once) share. clusters.h is find.c's own index. */
 #ifndef MEMTX_MEMORY_MEMORY_H
 #define MEMTX_MEMORY_MEMORY_H
 
 #include "base/arena.h"
 #include "math/rope.h"
+#include "memory/clusters.h"
 #include "memtx/memory.h"
 #include "search/cluster.h"
 #include "search/exact.h"
@@ -40,8 +41,8 @@ struct memtx_memory {
     struct memtx__view view;
     struct memtx__exact exact;
     struct memtx__choice choice;
-    struct memtx__runs runs;          /* of FIND_RUNS */
-    struct memtx__cluster **clusters; /* [n_pairs] of FIND_CLUSTER; NULL: not asked yet */
+    struct memtx__runs runs;         /* of FIND_RUNS */
+    struct memtx__clusters clusters; /* of FIND_CLUSTER */
     struct memtx__cluster_search cluster_search;
     struct memtx_index_range *visible; /* the ranges, those that touch as one */
     size_t n_visible_ranges, n_visible_held;

@@ -1,5 +1,5 @@
-/* Index files built at once (memtx/memory.h): those that are due, or all anew, for which the old ones are dropped first. What is interrupted is gone
- * on with by the next writer, or by another rebuild. */
+/* Index files built at once (memtx/memory.h): those that are due, or all anew, for which the old ones are dropped first.
+ * What is interrupted is gone on with by the next writer, or by another rebuild. */
 #include <string.h>
 #include <time.h>
 
@@ -44,7 +44,28 @@ int memtx_memory_seal(memtx_memory *memory, const struct memtx_store_upkeep_opti
     if (memory->in_segment || memory->options.reader) {
         return memtx__fail(MEMTX_E_INVALID, "indexes are built between segments, by who appends");
     }
+    memtx__clusters_seal(&memory->clusters);
     return memory->choice.finder == MEMTX__FIND_RUNS ? seal(&memory->runs, &memory->view, upkeep) : MEMTX_OK;
+}
+
+static bool are_clusters(const char *spec)
+{
+    return memtx__runs_same_kind(spec, "cluster");
+}
+
+/* Clusters cannot be made here, where nobody asks: what is whole stays as it is. */
+static int mend_clusters(memtx_store *store, const char *spec, uint64_t run_rows)
+{
+    struct memtx_memory_options options = memtx_memory_options_default();
+    struct memtx__choice choice;
+    options.index = spec;
+    int status = memtx__memory_choose(&choice, &options);
+    if (!status && run_rows) {
+        status = memtx__fail(MEMTX_E_UNSUPPORTED,
+                             "index 'cluster': files of %llu rows: those of clusters keep the lengths that they have",
+                             (unsigned long long)run_rows);
+    }
+    return status ? status : memtx__clusters_mend(store);
 }
 
 int memtx_memory_rebuild(memtx_store *store, const struct memtx_memory_options *options,
@@ -66,9 +87,12 @@ int memtx_memory_rebuild(memtx_store *store, const struct memtx_memory_options *
     if (status) {
         return status;
     }
-    const uint64_t run_rows =
-        options->run_rows || store->now.n_runs == 0 ? options->run_rows : store->now.runs[0].n_rows;
+    const bool has_length = store->now.n_runs > 0 && !are_clusters(store->now.runs[0].spec); /* clusters' are any */
+    const uint64_t run_rows = options->run_rows || !has_length ? options->run_rows : store->now.runs[0].n_rows;
     (void)snprintf(spec, sizeof spec, "%s", options->index ? options->index : store->now.runs[0].spec);
+    if (are_clusters(spec)) {
+        return mend_clusters(store, spec, options->run_rows);
+    }
     status = memtx__runs_open(&runs, store, spec, options->resolve_index, run_rows, true, false);
     if (!status) {
         status = memtx__view_open(&view, store, false);

@@ -140,6 +140,11 @@ int memtx__runs_search(int64_t *ids, struct memtx__runs *runs, struct memtx__exa
 /* Builds the run: index by index, one pair at a time, with the caller's threads. */
 int memtx__run_build(struct memtx__sealing *sealing);
 
+/* Writes one blob for each pair with write_pair, which ends it (memtx__run_file_end_blob), into a file that is finished
+ * then; on failure nothing is left of it. */
+typedef int memtx__write_pair(void *context, struct memtx__sealing *sealing, size_t pair);
+int memtx__run_write(struct memtx__sealing *sealing, memtx__write_pair *write_pair, void *context);
+
 /* Enters a run that was built, and loads it; without a directory it is only loaded. */
 int memtx__runs_enter(struct memtx__runs *runs, struct memtx__sealing *sealing);
 

@@ -44,10 +44,12 @@ static void take_mean_off(float *rows, size_t n_rows, size_t dim)
     }
 }
 
-static int build_pair(struct memtx__sealing *sealing, float *rows, size_t pair)
+/* context: room for the rows of a pair. */
+static int build_pair(void *context, struct memtx__sealing *sealing, size_t pair)
 {
     const struct memtx_index_operations *operations = sealing->choice->operations;
     const size_t dim = sealing->store->spec.head_size, n_rows = (size_t)sealing->run.n_rows;
+    float *rows = context;
     void *index = NULL;
     int status = read_rows(rows, sealing, &sealing->store->pairs[pair]);
     if (!status) {
@@ -77,17 +79,12 @@ static bool is_stopped(const struct memtx__sealing *sealing)
            (sealing->tell && sealing->tell(sealing->tell_context, sealing->run.n_rows));
 }
 
-int memtx__run_build(struct memtx__sealing *sealing)
+int memtx__run_write(struct memtx__sealing *sealing, memtx__write_pair *write_pair, void *context)
 {
     const memtx_store *store = sealing->store;
-    float *rows = NULL;
-    sealing->file = NULL;
-    int status = memtx__alloc_raw(&rows, (size_t)sealing->run.n_rows, (size_t)store->spec.head_size * sizeof *rows);
-    if (!status) {
-        status = memtx__run_file_create(&sealing->file, store);
-    }
+    int status = memtx__run_file_create(&sealing->file, store);
     for (size_t pair = 0; pair < store->n_pairs && !status; pair++) {
-        status = build_pair(sealing, rows, pair);
+        status = write_pair(context, sealing, pair);
         if (!status && is_stopped(sealing)) {
             status = memtx__fail(MEMTX_E_INTERRUPTED, "interrupted while an index was built");
         }
@@ -99,6 +96,18 @@ int memtx__run_build(struct memtx__sealing *sealing)
     if (status) {
         memtx__run_file_discard(sealing->file, store);
         sealing->file = NULL;
+    }
+    return status;
+}
+
+int memtx__run_build(struct memtx__sealing *sealing)
+{
+    float *rows = NULL;
+    sealing->file = NULL;
+    int status =
+        memtx__alloc_raw(&rows, (size_t)sealing->run.n_rows, (size_t)sealing->store->spec.head_size * sizeof *rows);
+    if (!status) {
+        status = memtx__run_write(sealing, build_pair, rows);
     }
     memtx__free(rows);
     return status;

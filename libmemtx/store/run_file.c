@@ -26,7 +26,7 @@ static void name_of(char out[NAME_BYTES], const struct memtx__run *run)
     (void)snprintf(out, NAME_BYTES, "run-%016llx.idx", (unsigned long long)run->generation);
 }
 
-static int fail_errno(const char *what)
+int memtx__run_file_failed(const char *what)
 {
     const int error = errno;
     return memtx__fail(memtx__errno_status(error), "cannot %s an index file: %s", what, strerror(error));
@@ -57,9 +57,10 @@ static int hash_range(uint8_t out[MEMTX_HASH_BYTES], int fd, uint64_t offset, ui
         const size_t n = n_bytes - done < PIECE_BYTES ? (size_t)(n_bytes - done) : PIECE_BYTES;
         const ssize_t n_read = pread(fd, piece, n, (off_t)(offset + done));
         if (n_read <= 0) {
-            status = n_read < 0 ? fail_errno("read") : memtx__fail(MEMTX_E_CORRUPT, "an index file is cut off");
+            status =
+                n_read < 0 ? memtx__run_file_failed("read") : memtx__fail(MEMTX_E_CORRUPT, "an index file is cut off");
         } else if (to >= 0 && write(to, piece, (size_t)n_read) != n_read) {
-            status = fail_errno("copy");
+            status = memtx__run_file_failed("copy");
         } else {
             (void)XXH3_128bits_update(state, piece, (size_t)n_read);
             done += (uint64_t)n_read;
@@ -100,7 +101,7 @@ int memtx__run_file_create(FILE **out, const memtx_store *store)
     if (*out && fseek(*out, (long)((head_bytes(store) + BLOB_ALIGN - 1) / BLOB_ALIGN * BLOB_ALIGN), SEEK_SET) == 0) {
         return MEMTX_OK;
     }
-    int status = fail_errno("make");
+    int status = memtx__run_file_failed("make");
     if (*out) {
         memtx__run_file_discard(*out, store);
     } else if (fd >= 0) {
@@ -114,12 +115,12 @@ int memtx__run_file_end_blob(struct memtx__run_blob *out, FILE *file, uint64_t o
 {
     const off_t end = ftello(file);
     if (end < 0 || (uint64_t)end < offset || fflush(file)) {
-        return fail_errno("write");
+        return memtx__run_file_failed("write");
     }
     *out = (struct memtx__run_blob){.offset = offset, .n_bytes = (uint64_t)end - offset};
     const off_t next = (end + BLOB_ALIGN - 1) / BLOB_ALIGN * BLOB_ALIGN;
     int status = hash_range(out->hash, fileno(file), offset, out->n_bytes, -1);
-    return status || fseeko(file, next, SEEK_SET) == 0 ? status : fail_errno("write");
+    return status || fseeko(file, next, SEEK_SET) == 0 ? status : memtx__run_file_failed("write");
 }
 
 static void encode_head(unsigned char *out, const memtx_store *store, const struct memtx__run *run,
@@ -154,10 +155,10 @@ static int name_file(FILE *file, const memtx_store *store, const struct memtx__r
     const int folder = memtx__directory_fd(store->directory);
     name_of(name, run);
     if (fsync(fileno(file)) || renameat(folder, unfinished, folder, name)) {
-        return fail_errno("write");
+        return memtx__run_file_failed("write");
     }
     if (fsync(folder)) {
-        int status = fail_errno("write");
+        int status = memtx__run_file_failed("write");
         memtx__run_file_remove(store, run);
         return status;
     }
@@ -177,7 +178,7 @@ int memtx__run_file_finish(FILE *file, const memtx_store *store, struct memtx__r
     encode_head(head, store, run, blobs);
     take_hash(run->hash, XXH3_128bits(head, n_bytes));
     if (fflush(file) || pwrite(fileno(file), head, n_bytes, 0) != (ssize_t)n_bytes || fstat(fileno(file), &facts)) {
-        status = fail_errno("write");
+        status = memtx__run_file_failed("write");
     } else {
         run->n_bytes = (uint64_t)facts.st_size;
         status = name_file(file, store, run);
@@ -201,7 +202,7 @@ void memtx__run_file_discard(FILE *file, const memtx_store *store)
 
 static int damaged(const struct memtx__run *run, const char *why)
 {
-    return memtx__fail(MEMTX_E_CORRUPT, "the index file of rows %llu to %llu: %s (memtx store rebuild makes it anew)",
+    return memtx__fail(MEMTX_E_CORRUPT, "the index file of rows %llu to %llu: %s (memtx store rebuild mends that)",
                        (unsigned long long)run->first_row, (unsigned long long)(run->first_row + run->n_rows - 1), why);
 }
 
@@ -235,9 +236,9 @@ static int open_file(FILE **out, const memtx_store *store, const struct memtx__r
     if (fd < 0) {
         return errno == ENOENT  ? damaged(run, "is not there")
                : errno == ELOOP ? damaged(run, "is a symbolic link")
-                                : fail_errno("open");
+                                : memtx__run_file_failed("open");
     }
-    int status = fstat(fd, &facts) ? fail_errno("open") : MEMTX_OK;
+    int status = fstat(fd, &facts) ? memtx__run_file_failed("open") : MEMTX_OK;
     if (!status && memtx__directory_check_own(store->directory, name, &facts)) {
         status = damaged(run, "is not a plain file of the store's own");
     } else if (!status && (uint64_t)facts.st_size != run->n_bytes) {
@@ -245,7 +246,7 @@ static int open_file(FILE **out, const memtx_store *store, const struct memtx__r
     }
     *out = status ? NULL : fdopen(fd, "rb");
     if (!*out) {
-        status = status ? status : fail_errno("open");
+        status = status ? status : memtx__run_file_failed("open");
         close(fd);
     }
     return status;
@@ -288,7 +289,7 @@ int memtx__run_file_check(FILE *file, const struct memtx__run_blob *blob, const 
         (void)snprintf(why, sizeof why, "layer %u, kv head %u is damaged", pair->layer, pair->kv_head);
         status = damaged(run, why);
     }
-    return status || fseeko(file, (off_t)blob->offset, SEEK_SET) == 0 ? status : fail_errno("read");
+    return status || fseeko(file, (off_t)blob->offset, SEEK_SET) == 0 ? status : memtx__run_file_failed("read");
 }
 
 /* ---- their names ------------------------------------------------------------------------------ */
@@ -327,9 +328,9 @@ int memtx__run_file_copy(const memtx_store *store, const struct memtx__run *run,
     int fd = snprintf(path, sizeof path, "%s/%s", to, name) < (int)sizeof path
                  ? open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600)
                  : -1;
-    status = fd < 0 ? fail_errno("copy") : hash_range(hash, fileno(file), 0, run->n_bytes, fd);
+    status = fd < 0 ? memtx__run_file_failed("copy") : hash_range(hash, fileno(file), 0, run->n_bytes, fd);
     if (!status && fsync(fd)) {
-        status = fail_errno("copy");
+        status = memtx__run_file_failed("copy");
     }
     if (fd >= 0) {
         close(fd);

@@ -24,6 +24,9 @@ int memtx__run_file_create(FILE **out, const memtx_store *store);
 /* What was written since `offset` is a blob: reads it for its hash, and moves the position on to where the next begins. */
 int memtx__run_file_end_blob(struct memtx__run_blob *out, FILE *file, uint64_t offset);
 
+/* The status for errno after writing to the file has failed, with the thread's error text. */
+int memtx__run_file_failed(const char *what);
+
 /* Writes the head, syncs, and gives the file its name; run->n_bytes and run->hash are set. The file stays open. On failure
  * nothing of it is left. */
 int memtx__run_file_finish(FILE *file, const memtx_store *store, struct memtx__run *run,

@@ -34,7 +34,7 @@ static bool keep_none(const memtx_store *store, const struct memtx__run *run, co
     return false;
 }
 
-static int write_change(memtx_store *store, const struct memtx__run *added, keeps *keep)
+static int write_change(memtx_store *store, const struct memtx__run *added, keeps *keep, const void *context)
 {
     struct memtx__environment *environment = store->environment;
     MDB_txn *txn;
@@ -45,7 +45,7 @@ static int write_change(memtx_store *store, const struct memtx__run *added, keep
     for (size_t i = 0; i < store->now.n_runs && !code; i++) {
         unsigned char name[8];
         MDB_val key = memtx__number_key(name, store->now.runs[i].first_row);
-        if (!keep(store, &store->now.runs[i], added)) {
+        if (!keep(store, &store->now.runs[i], context)) {
             code = mdb_del(txn, environment->databases[MEMTX__DB_RUNS], &key, NULL);
         }
     }
@@ -59,7 +59,7 @@ static int write_change(memtx_store *store, const struct memtx__run *added, keep
 }
 
 /* Database first, then files, then the catalogue. Its state record says what is written: what waits goes before. */
-static int change(memtx_store *store, const struct memtx__run *added, keeps *keep)
+static int change(memtx_store *store, const struct memtx__run *added, keeps *keep, const void *context)
 {
     struct memtx__catalogue *now = &store->now;
     size_t n_kept = 0, place = 0;
@@ -71,13 +71,13 @@ static int change(memtx_store *store, const struct memtx__run *added, keeps *kee
         status = memtx__grow(&now->runs, &now->n_runs_held, now->n_runs + 1, sizeof *now->runs);
     }
     if (!status) {
-        status = write_change(store, added, keep);
+        status = write_change(store, added, keep, context);
     }
     if (status) {
         return status;
     }
     for (size_t i = 0; i < now->n_runs; i++) {
-        if (keep(store, &now->runs[i], added)) {
+        if (keep(store, &now->runs[i], context)) {
             now->runs[n_kept++] = now->runs[i];
         } else {
             memtx__run_file_remove(store, &now->runs[i]);
@@ -99,7 +99,7 @@ int memtx__store_enter_run(memtx_store *store, const struct memtx__run *run)
 {
     const uint32_t next = store->now.state.next_run;
     store->now.state.next_run = (uint32_t)run->generation + 1;
-    int status = change(store, run, keep_apart);
+    int status = change(store, run, keep_apart, run);
     if (status) {
         store->now.state.next_run = next;
         memtx__run_file_remove(store, run);
@@ -114,5 +114,10 @@ int memtx__store_drop_runs(memtx_store *store, bool all)
     for (size_t i = 0; i < store->now.n_runs && !any; i++) {
         any = !keep(store, &store->now.runs[i], NULL);
     }
-    return any ? change(store, NULL, keep) : MEMTX_OK;
+    return any ? change(store, NULL, keep, NULL) : MEMTX_OK;
+}
+
+int memtx__store_drop_run(memtx_store *store, const struct memtx__run *run)
+{
+    return change(store, NULL, keep_apart, run);
 }

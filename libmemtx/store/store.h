@@ -134,6 +134,9 @@ int memtx__store_enter_run(memtx_store *store, const struct memtx__run *run);
 /* Takes out runs, and their files: all, or those whose rows nobody can see any more. */
 int memtx__store_drop_runs(memtx_store *store, bool all);
 
+/* Takes out one run, of the catalogue, and its file. */
+int memtx__store_drop_run(memtx_store *store, const struct memtx__run *run);
+
 /* ---- append.c --------------------------------------------------------------------------------- */
 
 /* Stages n rows of one layer: keys[n][G][D], values[n][G][D], of which the pairs kept are taken. Rows follow those

@@ -95,6 +95,8 @@
  *     0   4  layer                      4   4  kv head
  *     8   8  where its blob begins     16   8  bytes of the blob
  *    24  16  XXH3-128 of the blob      40   8  zero
+ *   each blob: what the index of the run's spec has saved. Of the spec "cluster", with or without what follows an @: blocks
+ *   of clustered rows, as search/cluster_bytes.c tells; the run is whole blocks, of any length
  *
  * LMDB puts a 16-byte header before a value of its own pages, so the header's size makes the first row stand at 256:
  * 64-byte aligned, and a full chunk's 65,520 bytes fill 16 pages exactly.

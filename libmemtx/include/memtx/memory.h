@@ -62,7 +62,8 @@ struct memtx_memory_options {
     const char *index;                  /* how the best rows are found, copied. NULL or "exact": exact search;
                                          * "exact:bf16", "exact:i8": the same with a first pass in that type, where the
                                          * processor is fast in it; "cluster", "cluster@share=0.05": by clusters, of which
-                                         * each query visits a share; else the spec of an index (memtx/index.h) */
+                                         * each query visits a share, and which who appends saves into index files; else
+                                         * the spec of an index (memtx/index.h) */
     memtx_index_resolver resolve_index; /* finds it; NULL: only exact is known */
     uint64_t run_rows;                  /* rows that one index covers, rounded up to chunks; 0 (default): 128 chunks */
     bool seal_in_background;            /* indexes are built in a thread: what is found then depends on timing */
@@ -88,7 +89,8 @@ MEMTX_API struct memtx_memory_options memtx_memory_options_default(void);
  * MEMTX_E_NOT_FOUND (a name of the scope), MEMTX_E_BUSY (another memory appends to the store already),
  * MEMTX_E_NO_MEMORY, or what the store says. */
 MEMTX_API int memtx_memory_open(memtx_memory **out, memtx_store *store, const struct memtx_memory_options *options);
-MEMTX_API void memtx_memory_close(memtx_memory *memory); /* NULL is fine; what waits is written by memtx_store_close */
+/* NULL is fine. What waits is written by memtx_store_close; with clusters, whose files are written here, now. */
+MEMTX_API void memtx_memory_close(memtx_memory *memory);
 
 /* A new document: rows appended from now on are its own. A name that the store has already gets "#2", "#3" .. added.
  * Names are cut to 255 bytes. MEMTX_E_INVALID (another is open; a reader), MEMTX_E_NO_MEMORY. */
@@ -161,13 +163,17 @@ MEMTX_API void memtx_memory_info(struct memtx_memory_facts *out, const memtx_mem
 MEMTX_API const char *memtx_memory_warning(const memtx_memory *memory);
 
 /* Builds the index files that are due: all full spans of rows on disk, with what is being built in the background first;
- * for whoever has appended and wants the next reader to find them. Between segments. MEMTX_E_INTERRUPTED (those that are
- * finished stay); what else goes wrong is a warning, and those rows are searched exactly. */
+ * for whoever has appended and wants the next reader to find them. Clusters are saved as far as they have been made,
+ * from what was asked. Between segments. MEMTX_E_INTERRUPTED (those that are finished stay); what else goes wrong is a
+ * warning, and those rows are searched exactly. */
 MEMTX_API int memtx_memory_seal(memtx_memory *memory, const struct memtx_store_upkeep_options *upkeep);
 
 /* Builds the index files of a store in a directory anew, with index, resolve_index and run_rows of the options (index
  * NULL, run_rows 0: as the files have it; without an index nothing is done where there are none); the newest rows, fewer than run_rows,
- * stay without. No memory may be open over the store. MEMTX_E_INVALID (a spec; read-only; no directory), MEMTX_E_BUSY,
+ * stay without. Files of clusters, which are made from the queries of a reading, cannot be built: those that are whole
+ * stay, those that are damaged go, and the next reading makes them anew. No memory may be open over the store.
+ * MEMTX_E_UNSUPPORTED (clusters for a store without them or with other files too; clusters with run_rows),
+ * MEMTX_E_INVALID (a spec; read-only; no directory), MEMTX_E_BUSY,
  * MEMTX_E_INTERRUPTED (the files that are finished stay), MEMTX_E_CORRUPT (a chunk), MEMTX_E_NO_SPACE, MEMTX_E_IO. */
 MEMTX_API int memtx_memory_rebuild(memtx_store *store, const struct memtx_memory_options *options,
                                    const struct memtx_store_upkeep_options *upkeep);
