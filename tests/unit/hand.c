@@ -27,16 +27,24 @@ struct hand hand_default(void)
 void hand_open(struct hand *hand)
 {
     hand->store_options.temporary = hand->path && !hand->is_kept;
+    hand->store_options.read_only = hand->options.reader;
     cr_assert_eq(memtx_store_open(&hand->store, hand->path, &hand->spec, &hand->store_options), MEMTX_OK, "%s",
                  memtx_last_error());
     cr_assert_eq(memtx_memory_open(&hand->memory, hand->store, &hand->options), MEMTX_OK, "%s", memtx_last_error());
-    cr_assert_eq(memtx_memory_begin_document(hand->memory, "first"), MEMTX_OK);
+    if (!hand->options.reader) {
+        cr_assert_eq(memtx_memory_begin_document(hand->memory, "first"), MEMTX_OK);
+    }
+}
+
+void hand_leave(struct hand *hand)
+{
+    memtx_memory_close(hand->memory);
+    cr_assert_eq(memtx_store_close(hand->store), MEMTX_OK);
 }
 
 void hand_close(struct hand *hand)
 {
-    memtx_memory_close(hand->memory);
-    cr_assert_eq(memtx_store_close(hand->store), MEMTX_OK);
+    hand_leave(hand);
     free(hand->keys);
     free(hand->values);
     free(hand->positions);
@@ -91,7 +99,11 @@ void hand_attend(struct hand *hand, size_t n_q, uint64_t position, uint64_t seed
     cr_assert_eq(
         memtx_memory_attend(V_mem[0][0], LSE_mem[0], hits, hand->memory, LAYER, n_q, queries[0][0], query_positions),
         MEMTX_OK, "%s", memtx_last_error());
-    cr_assert_eq(memtx_memory_commit(hand->memory), MEMTX_OK, "%s", memtx_last_error());
+    if (hand->options.reader) {
+        memtx_memory_end_segment(hand->memory);
+    } else {
+        cr_assert_eq(memtx_memory_commit(hand->memory), MEMTX_OK, "%s", memtx_last_error());
+    }
 }
 
 /* R(distance) q . k in double. */

@@ -20,8 +20,9 @@ struct hand {
     size_t n_rows;
 };
 
-struct hand hand_default(void); /* on the heap, f32, k = 5, delta = 100 */
-void hand_open(struct hand *hand);
+struct hand hand_default(void);     /* on the heap, f32, k = 5, delta = 100 */
+void hand_open(struct hand *hand);  /* a reader opens the store read-only, and no document */
+void hand_leave(struct hand *hand); /* closes memory and store, and keeps what was appended */
 void hand_close(struct hand *hand);
 
 /* Appends n random rows; the first value of a row's head is 1,000 * head + id, and its token 7 * id. */

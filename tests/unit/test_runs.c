@@ -1,8 +1,6 @@
 /* Tail and runs: whatever index there is, and whatever happens to its files, each query gets its min(k, visible) rows, and
  * with an index that finds everything it gets the best. toy_index.h counts, so that the intended path is known to run. */
 #include <criterion/criterion.h>
-#include <dirent.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -10,30 +8,15 @@
 #include <unistd.h>
 
 #include "hand.h"
+#include "run_files.h"
 #include "toy_index.h"
 
 enum { RUN = 2040, ROWS = 3 * RUN + 300, FEW_Q = 4 }; /* a chunk of f32 rows of 8 numbers: the shortest run */
 
-static char folder[64], path[128];
-
-static void make_folder(void)
-{
-    (void)snprintf(folder, sizeof folder, "/tmp/memtx-runs-XXXXXX");
-    cr_assert_not_null(mkdtemp(folder));
-    (void)snprintf(path, sizeof path, "%s/store", folder);
-}
-
-static void remove_folder(void)
-{
-    char command[128];
-    (void)snprintf(command, sizeof command, "rm -rf %s", folder);
-    cr_assert_eq(system(command), 0); /* NOLINT(cert-env33-c): a test's own folder */
-}
-
 static struct hand with_index(const char *spec)
 {
     struct hand hand = hand_default();
-    hand.path = path;
+    hand.path = run_store;
     hand.is_kept = true;
     hand.options.index = spec;
     hand.options.resolve_index = toy_resolve;
@@ -56,34 +39,16 @@ static void ask(struct hand *hand, uint64_t seed)
     check_answer(hand, MOST_Q, 0, hand->n_rows);
 }
 
-/* Files run-*.idx in the store; others than those that a store has fail the test. */
-static size_t n_files(void)
-{
-    DIR *list = opendir(path);
-    const struct dirent *entry;
-    size_t n = 0;
-    cr_assert_not_null(list);
-    while ((entry = readdir(list))) {
-        const bool is_run = strncmp(entry->d_name, "run-", 4) == 0;
-        n += is_run;
-        cr_assert(is_run || *entry->d_name == '.' || strcmp(entry->d_name, "writer") == 0 ||
-                      strstr(entry->d_name, ".mdb"),
-                  "%s", entry->d_name);
-    }
-    (void)closedir(list);
-    return n;
-}
-
 /* ---- answers ---------------------------------------------------------------------------------- */
 
 /* Where the rows are: on the heap, in a temporary store, in a directory. */
-Test(runs, answers_are_those_of_exact_search, .init = make_folder, .fini = remove_folder)
+Test(runs, answers_are_those_of_exact_search, .init = run_files_begin, .fini = run_files_end)
 {
     static const char *const specs[] = {"toy:all", "toy:half"};
     for (int where = 0; where < 3; where++) {
         for (size_t i = 0; i < 2; i++) {
             struct hand hand = with_index(specs[i]);
-            hand.path = where == 0 ? NULL : where == 1 ? folder : path;
+            hand.path = where == 0 ? NULL : where == 1 ? run_folder : run_store;
             hand.is_kept = where == 2;
             hand_open(&hand);
             toy_built = toy_loaded = toy_asked = 0;
@@ -96,15 +61,15 @@ Test(runs, answers_are_those_of_exact_search, .init = make_folder, .fini = remov
             cr_assert_gt(toy_asked, 3 * G);
             hand_close(&hand);
             if (where == 2) {
-                cr_assert_eq(n_files(), 3);
-                remove_folder();
-                make_folder();
+                cr_assert_eq(find_run_files(), 3);
+                run_files_end();
+                run_files_begin();
             }
         }
     }
 }
 
-Test(runs, the_next_process_finds_the_same_and_builds_nothing, .init = make_folder, .fini = remove_folder)
+Test(runs, the_next_process_finds_the_same_and_builds_nothing, .init = run_files_begin, .fini = run_files_end)
 {
     static struct memtx_hit before[MOST_Q * H * MOST_K];
     struct hand hand = with_index("toy:half");
@@ -125,7 +90,7 @@ Test(runs, the_next_process_finds_the_same_and_builds_nothing, .init = make_fold
     hand_close(&hand);
 }
 
-Test(runs, capacity_drops_them_with_their_files, .init = make_folder, .fini = remove_folder)
+Test(runs, capacity_drops_them_with_their_files, .init = run_files_begin, .fini = run_files_end)
 {
     struct hand hand = with_index("toy:half");
     hand.store_options.capacity_rows = 2 * RUN + 100;
@@ -138,7 +103,7 @@ Test(runs, capacity_drops_them_with_their_files, .init = make_folder, .fini = re
     }
     cr_assert_eq(memtx_store_verify(hand.store, NULL), MEMTX_OK, "%s", memtx_last_error());
     hand_close(&hand);
-    cr_assert_leq(n_files(), 3, "%zu", n_files());
+    cr_assert_leq(find_run_files(), 3, "%zu", find_run_files());
 }
 
 static size_t n_found(const struct hand *hand, size_t first, size_t end)
@@ -153,7 +118,7 @@ static size_t n_found(const struct hand *hand, size_t first, size_t end)
 }
 
 /* A document that a run holds a little of, one that it holds most of, and one that is removed. */
-Test(runs, scope_and_removal, .init = make_folder, .fini = remove_folder)
+Test(runs, scope_and_removal, .init = run_files_begin, .fini = run_files_end)
 {
     static const char *const names[] = {"small", "large", "last"};
     static const size_t sizes[] = {3, 3 * RUN, 900};
@@ -182,9 +147,9 @@ Test(runs, scope_and_removal, .init = make_folder, .fini = remove_folder)
         cr_assert_eq(n_found(&hand, first, first + sizes[d]), MOST_Q * H * k);
         memtx_memory_close(hand.memory);
     }
-    cr_assert_eq(n_files(), 1 + 2);
+    cr_assert_eq(find_run_files(), 1 + 2);
     cr_assert_eq(memtx_store_remove_document(hand.store, "large"), MEMTX_OK, "%s", memtx_last_error());
-    cr_assert_leq(n_files(), 2, "a run of which no row is left goes");
+    cr_assert_leq(find_run_files(), 2, "a run of which no row is left goes");
     hand.options.scope = MEMTX_SCOPE_ALL;
     cr_assert_eq(memtx_memory_open(&hand.memory, hand.store, &hand.options), MEMTX_OK);
     cr_assert_eq(memtx_memory_begin_document(hand.memory, "asks again"), MEMTX_OK);
@@ -201,39 +166,16 @@ Test(runs, scope_and_removal, .init = make_folder, .fini = remove_folder)
 /* ---- what happens to files -------------------------------------------------------------------- */
 
 static struct hand made;
-static char files[3][192];
 
 static void make_store(void)
 {
-    make_folder();
+    run_files_begin();
     made = with_index("toy:all");
     hand_open(&made);
     fill(&made);
     ask(&made, 5);
     memtx_memory_close(made.memory);
     cr_assert_eq(memtx_store_close(made.store), MEMTX_OK);
-    for (unsigned i = 0; i < 3; i++) {
-        (void)snprintf(files[i], sizeof files[i], "%s/run-%016x.idx", path, i);
-    }
-}
-
-static unsigned char *read_file(size_t *n, const char *name)
-{
-    struct stat facts;
-    FILE *file = fopen(name, "rb");
-    cr_assert(file && fstat(fileno(file), &facts) == 0, "%s", name);
-    unsigned char *bytes = malloc((size_t)facts.st_size);
-    *n = fread(bytes, 1, (size_t)facts.st_size, file);
-    (void)fclose(file);
-    return bytes;
-}
-
-static void write_file(const char *name, const unsigned char *bytes, size_t n)
-{
-    (void)unlink(name);
-    FILE *file = fopen(name, "wb");
-    cr_assert(file && fwrite(bytes, 1, n, file) == n && fclose(file) == 0);
-    cr_assert_eq(chmod(name, 0600), 0);
 }
 
 /* As a reader: exact where the file is bad. As a writer: built anew. Both answer as the rows say. */
@@ -244,7 +186,7 @@ static void both_answer_verified(const char *what, bool is_damaged, int verified
     memtx_store *store;
     options.read_only = true;
     reader.reader = true;
-    cr_assert_eq(memtx_store_open(&store, path, NULL, &options), MEMTX_OK, "%s: %s", what, memtx_last_error());
+    cr_assert_eq(memtx_store_open(&store, run_store, NULL, &options), MEMTX_OK, "%s: %s", what, memtx_last_error());
     cr_assert_eq(memtx_store_verify(store, NULL), verified, "%s: %s", what, memtx_last_error());
     cr_assert_eq(memtx_memory_open(&made.memory, store, &reader), MEMTX_OK);
     cr_assert_eq(memtx_memory_begin_segment(made.memory), MEMTX_OK, "%s: %s", what, memtx_last_error());
@@ -258,7 +200,8 @@ static void both_answer_verified(const char *what, bool is_damaged, int verified
     cr_assert_eq(memtx_store_close(store), MEMTX_OK);
     toy_built = 0;
     made.store_options = memtx_store_options_default();
-    cr_assert_eq(memtx_store_open(&made.store, path, NULL, &made.store_options), MEMTX_OK, "%s", memtx_last_error());
+    cr_assert_eq(memtx_store_open(&made.store, run_store, NULL, &made.store_options), MEMTX_OK, "%s",
+                 memtx_last_error());
     cr_assert_eq(memtx_memory_open(&made.memory, made.store, &made.options), MEMTX_OK);
     cr_assert_eq(memtx_memory_begin_document(made.memory, "asks"), MEMTX_OK);
     hand_attend(&made, FEW_Q, made.n_rows + 40, 5);
@@ -268,7 +211,7 @@ static void both_answer_verified(const char *what, bool is_damaged, int verified
     memtx_memory_close(made.memory);
     cr_assert_eq(memtx_store_verify(made.store, NULL), MEMTX_OK, "%s: %s", what, memtx_last_error());
     cr_assert_eq(memtx_store_close(made.store), MEMTX_OK);
-    cr_assert_eq(n_files(), 3, "%s", what);
+    cr_assert_eq(find_run_files(), 3, "%s", what);
 }
 
 static void both_answer(const char *what, bool is_damaged)
@@ -276,117 +219,108 @@ static void both_answer(const char *what, bool is_damaged)
     both_answer_verified(what, is_damaged, is_damaged ? MEMTX_E_CORRUPT : MEMTX_OK);
 }
 
-/* The files as they now are: their numbers go up with each that is built. */
 static void find_files(void)
 {
-    DIR *list = opendir(path);
-    const struct dirent *entry;
-    size_t n = 0;
-    while ((entry = readdir(list))) {
-        if (strncmp(entry->d_name, "run-", 4) == 0 && n < 3) {
-            (void)snprintf(files[n++], sizeof files[0], "%s/%.40s", path, entry->d_name);
-        }
-    }
-    (void)closedir(list);
-    cr_assert_eq(n, 3);
+    cr_assert_eq(find_run_files(), 3);
 }
 
-Test(damage, bytes_that_are_flipped, .init = make_store, .fini = remove_folder)
+Test(damage, bytes_that_are_flipped, .init = make_store, .fini = run_files_end)
 {
     char what[64];
     size_t n;
     for (size_t at = 0;; at += 4096) {
         find_files();
-        unsigned char *bytes = read_file(&n, files[0]);
+        unsigned char *bytes = read_bytes(&n, run_files[0]);
         if (at >= n) {
             free(bytes);
             break;
         }
         bytes[at] ^= 0x10;
-        write_file(files[0], bytes, n);
+        write_bytes(run_files[0], bytes, n);
         free(bytes);
         (void)snprintf(what, sizeof what, "byte %zu of %zu", at, n);
         both_answer(what, true);
     }
 }
 
-Test(damage, files_that_are_cut, .init = make_store, .fini = remove_folder)
+Test(damage, files_that_are_cut, .init = make_store, .fini = run_files_end)
 {
     char what[64];
     size_t n;
     for (size_t i = 0; i < 20; i++) {
         find_files();
-        unsigned char *bytes = read_file(&n, files[1]);
-        write_file(files[1], bytes, n * i / 20 + i % 3);
+        unsigned char *bytes = read_bytes(&n, run_files[1]);
+        write_bytes(run_files[1], bytes, n * i / 20 + i % 3);
         free(bytes);
         (void)snprintf(what, sizeof what, "cut at %zu of %zu", n * i / 20, n);
         both_answer(what, true);
     }
 }
 
-Test(damage, files_that_are_gone_or_others, .init = make_store, .fini = remove_folder)
+Test(damage, files_that_are_gone_or_others, .init = make_store, .fini = run_files_end)
 {
     size_t n;
     find_files();
     both_answer("nothing", false);
-    cr_assert_eq(unlink(files[2]), 0);
+    cr_assert_eq(unlink(run_files[2]), 0);
     both_answer("gone", true);
     find_files();
-    char other[sizeof files[0] + 8];
-    (void)snprintf(other, sizeof other, "%s.x", files[0]);
-    cr_assert(rename(files[0], other) == 0 && rename(files[1], files[0]) == 0 && rename(other, files[1]) == 0);
+    char other[sizeof run_files[0] + 8];
+    (void)snprintf(other, sizeof other, "%s.x", run_files[0]);
+    cr_assert(rename(run_files[0], other) == 0 && rename(run_files[1], run_files[0]) == 0 &&
+              rename(other, run_files[1]) == 0);
     both_answer("swapped", true);
     find_files();
-    unsigned char *bytes = read_file(&n, files[0]);
-    write_file(files[1], bytes, n); /* as another store's of the same size would */
+    unsigned char *bytes = read_bytes(&n, run_files[0]);
+    write_bytes(run_files[1], bytes, n); /* as another store's of the same size would */
     free(bytes);
     both_answer("a foreign one", true);
     find_files();
-    cr_assert(unlink(files[0]) == 0 && symlink("/etc/passwd", files[0]) == 0);
+    cr_assert(unlink(run_files[0]) == 0 && symlink("/etc/passwd", run_files[0]) == 0);
     both_answer("a link out of the directory", true);
     find_files();
-    cr_assert(unlink(files[0]) == 0 && mkfifo(files[0], 0600) == 0);
+    cr_assert(unlink(run_files[0]) == 0 && mkfifo(run_files[0], 0600) == 0);
     both_answer("a pipe", true);
 }
 
-Test(damage, what_a_writer_left_that_was_killed, .init = make_store, .fini = remove_folder)
+Test(damage, what_a_writer_left_that_was_killed, .init = make_store, .fini = run_files_end)
 {
     char name[160];
-    (void)snprintf(name, sizeof name, "%s/run.tmp", path);
-    write_file(name, (const unsigned char *)"half", 4);
-    (void)snprintf(name, sizeof name, "%s/run-00000000000000ff.idx", path);
-    write_file(name, (const unsigned char *)"no record", 9);
+    (void)snprintf(name, sizeof name, "%s/run.tmp", run_store);
+    write_bytes(name, (const unsigned char *)"half", 4);
+    (void)snprintf(name, sizeof name, "%s/run-00000000000000ff.idx", run_store);
+    write_bytes(name, (const unsigned char *)"no record", 9);
     made.store_options = memtx_store_options_default();
-    cr_assert_eq(memtx_store_open(&made.store, path, NULL, &made.store_options), MEMTX_OK);
+    cr_assert_eq(memtx_store_open(&made.store, run_store, NULL, &made.store_options), MEMTX_OK);
     cr_assert_eq(memtx_store_close(made.store), MEMTX_OK);
-    cr_assert_eq(n_files(), 3);
+    cr_assert_eq(find_run_files(), 3);
 }
 
 /* ---- upkeep ----------------------------------------------------------------------------------- */
 
-Test(upkeep, a_copy_has_them_and_a_rebuild_makes_others, .init = make_store, .fini = remove_folder)
+Test(upkeep, a_copy_has_them_and_a_rebuild_makes_others, .init = make_store, .fini = run_files_end)
 {
     char copy[80];
     struct memtx_memory_options options = made.options;
-    (void)snprintf(copy, sizeof copy, "%s/copy", folder);
+    (void)snprintf(copy, sizeof copy, "%s/copy", run_folder);
     made.store_options = memtx_store_options_default();
-    cr_assert_eq(memtx_store_open(&made.store, path, NULL, &made.store_options), MEMTX_OK);
+    cr_assert_eq(memtx_store_open(&made.store, run_store, NULL, &made.store_options), MEMTX_OK);
     cr_assert_eq(memtx_store_compact(made.store, copy, NULL), MEMTX_OK, "%s", memtx_last_error());
     toy_built = 0;
     options.index = "toy:half@x=1";
     options.run_rows = 1;
     cr_assert_eq(memtx_memory_rebuild(made.store, &options, NULL), MEMTX_OK, "%s", memtx_last_error());
     cr_assert_eq(toy_built, 3 * G);
-    cr_assert_eq(n_files(), 3);
+    cr_assert_eq(find_run_files(), 3);
     options.index = "toy:none";
     cr_assert_eq(memtx_memory_rebuild(made.store, &options, NULL), MEMTX_E_INVALID);
     options.index = NULL;
     options.run_rows = 3 * RUN;
     cr_assert_eq(memtx_memory_rebuild(made.store, &options, NULL), MEMTX_OK, "%s", memtx_last_error());
-    cr_assert_eq(n_files(), 1);
+    cr_assert_eq(find_run_files(), 1);
     cr_assert_eq(memtx_store_verify(made.store, NULL), MEMTX_OK, "%s", memtx_last_error());
     cr_assert_eq(memtx_store_close(made.store), MEMTX_OK);
-    (void)snprintf(path, sizeof path, "%s", copy);
+    (void)snprintf(run_store, sizeof run_store, "%s", copy);
     both_answer("a copy", false);
 }
 
@@ -397,19 +331,19 @@ static int stop(void *context, const struct memtx_store_progress *progress)
     return ++*n == G + 1;
 }
 
-Test(upkeep, a_rebuild_that_is_interrupted, .init = make_store, .fini = remove_folder)
+Test(upkeep, a_rebuild_that_is_interrupted, .init = make_store, .fini = run_files_end)
 {
     struct memtx_store_upkeep_options upkeep = memtx_store_upkeep_options_default();
     int n = 0;
     upkeep.progress = stop;
     upkeep.progress_context = &n;
     made.store_options = memtx_store_options_default();
-    cr_assert_eq(memtx_store_open(&made.store, path, NULL, &made.store_options), MEMTX_OK);
+    cr_assert_eq(memtx_store_open(&made.store, run_store, NULL, &made.store_options), MEMTX_OK);
     cr_assert_eq(memtx_memory_rebuild(made.store, &made.options, &upkeep), MEMTX_E_INTERRUPTED);
-    cr_assert_eq(n_files(), 1);
+    cr_assert_eq(find_run_files(), 1);
     cr_assert_eq(memtx_store_close(made.store), MEMTX_OK);
     toy_built = 0;
-    cr_assert_eq(memtx_store_open(&made.store, path, NULL, &made.store_options), MEMTX_OK);
+    cr_assert_eq(memtx_store_open(&made.store, run_store, NULL, &made.store_options), MEMTX_OK);
     cr_assert_eq(memtx_memory_open(&made.memory, made.store, &made.options), MEMTX_OK);
     cr_assert_eq(memtx_memory_begin_document(made.memory, "asks"), MEMTX_OK);
     ask(&made, 9);
@@ -417,7 +351,7 @@ Test(upkeep, a_rebuild_that_is_interrupted, .init = make_store, .fini = remove_f
     hand_close(&made);
 }
 
-Test(upkeep, another_kind_is_built_other_options_are_not, .init = make_store, .fini = remove_folder)
+Test(upkeep, another_kind_is_built_other_options_are_not, .init = make_store, .fini = run_files_end)
 {
     made.options.index = "toy:all@how=fast";
     both_answer("other options", false);
@@ -426,18 +360,18 @@ Test(upkeep, another_kind_is_built_other_options_are_not, .init = make_store, .f
 }
 
 /* The lengths of runs are those of their kind: another does not inherit them, but for a hole among its own. */
-Test(upkeep, another_kind_has_its_own_lengths, .init = make_store, .fini = remove_folder)
+Test(upkeep, another_kind_has_its_own_lengths, .init = make_store, .fini = run_files_end)
 {
     made.options.index = "toy:half";
     made.options.run_rows = 2 * RUN;
     made.store_options = memtx_store_options_default();
-    cr_assert_eq(memtx_store_open(&made.store, path, NULL, &made.store_options), MEMTX_OK);
+    cr_assert_eq(memtx_store_open(&made.store, run_store, NULL, &made.store_options), MEMTX_OK);
     cr_assert_eq(memtx_memory_open(&made.memory, made.store, &made.options), MEMTX_OK);
     cr_assert_eq(memtx_memory_begin_document(made.memory, "asks"), MEMTX_OK);
     toy_built = 0;
     ask(&made, 9);
     cr_assert_eq(toy_built, G);
-    cr_assert_eq(n_files(), 1 + 1, "2 runs have become one, the third stays");
+    cr_assert_eq(find_run_files(), 1 + 1, "2 runs have become one, the third stays");
     cr_assert_eq(made.store->now.runs[0].n_rows, 2 * RUN);
     memtx_memory_close(made.memory);
     made.options.index = "toy:all";
@@ -447,7 +381,7 @@ Test(upkeep, another_kind_has_its_own_lengths, .init = make_store, .fini = remov
     cr_assert_eq(toy_built, 2 * G, "the one before its own");
     cr_assert_eq(*memtx_memory_warning(made.memory) != '\0', true);
     hand_close(&made);
-    cr_assert_eq(n_files(), 2);
+    cr_assert_eq(find_run_files(), 2);
 }
 
 Test(refused, specs)
@@ -475,7 +409,7 @@ Test(refused, specs)
 
 /* ---- in the background ------------------------------------------------------------------------ */
 
-Test(background, answers_are_right_at_any_time, .init = make_folder, .fini = remove_folder)
+Test(background, answers_are_right_at_any_time, .init = run_files_begin, .fini = run_files_end)
 {
     struct hand hand = with_index("toy:slow");
     hand.options.seal_in_background = true;
@@ -484,7 +418,7 @@ Test(background, answers_are_right_at_any_time, .init = make_folder, .fini = rem
         hand_append(&hand, 500, hand.n_rows);
         ask(&hand, step);
     }
-    for (size_t i = 0; i < 500 && n_files() < 4; i++) { /* until all that is full is sealed */
+    for (size_t i = 0; i < 500 && hand.store->now.n_runs < 4; i++) { /* until all that is full is sealed */
         ask(&hand, i);
         (void)nanosleep(&(struct timespec){0, 5000000}, NULL);
     }
@@ -492,11 +426,11 @@ Test(background, answers_are_right_at_any_time, .init = make_folder, .fini = rem
     cr_assert_gt(toy_asked, 0);
     cr_assert_eq(*memtx_memory_warning(hand.memory), '\0', "%s", memtx_memory_warning(hand.memory));
     hand_close(&hand);
-    cr_assert_eq(n_files(), 4);
+    cr_assert_eq(find_run_files(), 4);
 }
 
 /* Closing does not wait for what is half built, and leaves nothing of it. */
-Test(background, closing_while_one_is_built, .init = make_folder, .fini = remove_folder)
+Test(background, closing_while_one_is_built, .init = run_files_begin, .fini = run_files_end)
 {
     struct hand hand = with_index("toy:slow");
     hand.options.seal_in_background = true;
@@ -505,5 +439,5 @@ Test(background, closing_while_one_is_built, .init = make_folder, .fini = remove
     cr_assert_eq(memtx_memory_begin_segment(hand.memory), MEMTX_OK);
     memtx_memory_end_segment(hand.memory);
     hand_close(&hand);
-    cr_assert_leq(n_files(), 1);
+    cr_assert_leq(find_run_files(), 1);
 }
