@@ -17,7 +17,8 @@ static const char details[] = "Actions:\n"
                               "  info DIR           what the store is for and what it holds\n"
                               "  ls DIR             its documents: rows, tokens read, name\n"
                               "  verify DIR         reads everything; names the first damage\n"
-                              "  rebuild DIR        makes the index files anew\n"
+                              "  rebuild DIR        makes the index files anew; of clusters, it takes away\n"
+                              "                     the damaged ones\n"
                               "  compact DIR NEW    writes a copy without holes, which can be moved\n"
                               "  rm DIR NAME        removes a document\n"
                               "\n"
@@ -140,17 +141,30 @@ static int compact(memtx_store *store, const struct request *request)
     return status;
 }
 
+/* Whether a rebuild keeps what is whole: none of clusters is made there. */
+static bool is_of_clusters(const struct memtx_store_facts *before, const struct request *request)
+{
+    const char *index = request->options.index ? request->options.index : before->index;
+    return strncmp(index, "cluster", strlen("cluster")) == 0;
+}
+
 static int rebuild(memtx_store *store, const struct request *request)
 {
-    struct memtx_store_facts facts;
+    struct memtx_store_facts before, facts;
     struct work work;
     const struct memtx_store_upkeep_options told = begin_work(&work, "building");
+    memtx_store_info(&before, store);
     int status = memtx_memory_rebuild(store, &request->options, &told);
     cli_progress_clear();
     memtx_store_info(&facts, store);
     if (!status) {
-        (void)printf("%llu index files over %llu of %llu rows\n", (unsigned long long)facts.n_runs,
+        (void)printf("%llu index files over %llu of %llu rows", (unsigned long long)facts.n_runs,
                      (unsigned long long)facts.run_rows, (unsigned long long)facts.n_visible_rows);
+        if (is_of_clusters(&before, request) && facts.n_runs < before.n_runs) {
+            (void)printf("; %llu were damaged, and are made anew by what reads on with this index",
+                         (unsigned long long)(before.n_runs - facts.n_runs));
+        }
+        (void)printf("\n");
     }
     return status;
 }

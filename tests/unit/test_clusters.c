@@ -449,9 +449,41 @@ Test(damage, files_that_are_gone_or_others, .init = make_store, .fini = end_stor
     all_answer("all gone", true);
 }
 
+/* A hole among whole runs is filled as soon as its blocks are there, and by itself. */
+Test(damage, a_hole_is_filled_at_once, .init = run_files_begin, .fini = run_files_end)
+{
+    struct hand hand = with_clusters("cluster@share=1", 1);
+    struct stat before, after;
+    hand_open(&hand);
+    grow(&hand, ROWS);
+    hand_leave(&hand);
+    cr_assert_eq(find_run_files(), 5);
+    cr_assert_eq(unlink(run_files[1]), 0);
+    cr_assert_eq(stat(run_files[2], &before), 0);
+    hand.options.run_rows = 3 * BLOCK;
+    hand_open(&hand);
+    hand_attend(&hand, FEW_Q, hand.n_rows, 1);
+    cr_assert_eq(find_run_files(), 4, "it is clustered");
+    hand_attend(&hand, FEW_Q, hand.n_rows, 1);
+    cr_assert_eq(find_run_files(), 5, "and saved");
+    hand_close(&hand);
+    cr_assert_eq(find_run_files(), 5);
+    cr_assert_eq(stat(run_files[1], &after), 0);
+    cr_assert_eq(before.st_ino, after.st_ino, "the others stay");
+}
+
 /* A record that fits its file, of blocks that are not this memory's: as another version of the library could leave. */
 Test(damage, blocks_of_another_length, .init = make_store, .fini = end_store)
 {
+    made.options.reader = true;
+    hand_open(&made);
+    cr_assert_eq(memtx_memory_begin_segment(made.memory), MEMTX_OK);
+    made.memory->clusters.files.loaded[1].run.n_rows -= BLOCK;
+    memtx_memory_end_segment(made.memory);
+    hand_attend(&made, FEW_Q, made.n_rows + 40, 9);
+    check_answer(&made, FEW_Q, 0, made.n_rows);
+    cr_assert_not_null(strstr(memtx_memory_warning(made.memory), "other blocks"));
+    hand_leave(&made);
     made.options.reader = false;
     hand_open(&made);
     hand_attend(&made, FEW_Q, made.n_rows + 40, 9);
