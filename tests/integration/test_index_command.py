@@ -146,6 +146,68 @@ def go_on_again(store):
     return made["note"]
 
 
+CLUSTERS = "cluster@share=0.02"
+
+
+def with_clusters(name, *args):
+    store = new(name)
+    good("ingest", model(), text(BOOK), *SMALL, *RUNS, "--memory", store, "--index", CLUSTERS, *args)
+    return store
+
+
+@case
+def clusters_outlive_the_process():
+    made = evaluate("--modes", "memory", "--layers", "all", "--tokens", str(WHOLE), "--skip", str(HALF), *RUNS,
+                    "--index", CLUSTERS, texts=[text(BOOK)])
+    whole = runs(made)["memory"]["nll"]
+    assert whole != uninterrupted()  # so they have been asked
+    for keeps in (True, False):
+        store = with_clusters("clusters", "--tokens", str(HALF))
+        assert len(files(store)) == HALF // 2040, os.listdir(store)
+        for name in files(store) if not keeps else []:
+            os.unlink(os.path.join(store, name))
+        nll, note = go_on(store, "--index", CLUSTERS)
+        assert (abs(nll - whole) <= CLOSE * whole) == keeps, (nll, whole)
+        assert (note is None) == keeps, note
+        assert len(files(store)) == WHOLE // 2040, files(store)
+
+
+@case
+def clusters_are_looked_after():
+    store, copy = with_clusters("kept", "--tokens", str(HALF)), new("kept-copy")
+    shown = "3 index files over 6120 of 6400 rows\n"
+    assert "index files  3 of %s, over 6120 rows" % CLUSTERS in good("store", "info", store).out
+    before = files(store)
+    assert good("store", "rebuild", store).out == shown
+    assert files(store) == before
+    good("store", "verify", store)
+    good("store", "compact", store, copy)
+    assert files(copy) == before
+    one_line(memtx("store", "rebuild", store, "--index", "cluster", "--run-rows", "4080"), 1, "cluster", "lengths")
+    with open(os.path.join(store, before[1]), "r+b") as file:
+        file.truncate(5000)
+    one_line(memtx("store", "verify", store), 1, "index file of rows 2040 to 4079", "rebuild")
+    out = good("store", "rebuild", store).out
+    assert out.startswith("2 index files over 4080 of 6400 rows; 1 were damaged"), out
+    good("store", "verify", store)
+    nll, note = go_on(store, "--index", CLUSTERS)
+    assert note is None and len(files(store)) == WHOLE // 2040, (note, files(store))
+    good("store", "rm", copy, NAME)
+    assert files(copy) == []
+    assert "index files  0\n" in good("store", "info", copy).out
+    one_line(memtx("store", "rebuild", copy, "--index", "cluster"), 1, "queries of a reading", "read on")
+
+
+@case
+def clusters_under_a_capacity():
+    store = with_clusters("narrow", "--tokens", str(HALF), "--capacity", "2500")
+    assert 1 <= len(files(store)) <= 2, files(store)
+    good("store", "verify", store)
+    assert NAME in good("store", "ls", store).out
+    nll, note = go_on(store, "--index", CLUSTERS, "--capacity", "2500")
+    assert note is None and 1 <= len(files(store)) <= 2, (note, files(store))
+
+
 @case
 def a_kill_while_one_is_built():
     if os.environ.get("MEMTX_SANITIZED"):
