@@ -1,11 +1,12 @@
 /* Searching the cluster index (cluster.h).
  *
- * Each thread takes a slice of the queries. It scores all centroids, some queries at a time, and selects the clusters
- * that each query wants; sorts what they want by cluster; and goes through the clusters: the rows of one are read and
- * converted once, turned around so that 16 rows stand side by side, and meet four queries at a time. So a score is
+ * Each thread takes a slice of the queries. It chooses the clusters that each query wants (cluster_choice.c); sorts what
+ * they want by cluster; and goes through the clusters: the rows of one are read and converted once, turned around so
+ * that 16 rows stand side by side, and meet four queries at a time. So a score is
  * summed up in the same order whichever other queries there are, and does not depend on the number of threads.
  *
- * Cost: 1 / cluster_rows of an exact search for the centroids, then the share of the rows, each read once a thread.
+ * Cost: 1 / cluster_rows of an exact search for the centroids, or a quarter of that in groups; then the share of the
+ * rows, each read once a thread.
  */
 #include <math.h>
 #include <omp.h>
@@ -13,19 +14,12 @@
 
 #include "base/status.h"
 #include "math/clones.h"
-#include "math/linear.h"
 #include "math/rows.h"
-#include "math/select.h"
-#include "search/cluster.h"
+#include "search/cluster_call.h"
 
 enum {
-    TILE_CENTROIDS = 512,
-    MOST_SCORES = 1 << 19, /* of a thread, where LEAST_ABREAST queries leave the choice: what a core's cache holds */
-    LEAST_ABREAST = 16,
-    MOST_ABREAST = 256,
     LANES = 16,          /* rows that are scored side by side */
     ABREAST = 4,         /* queries that meet them at a time */
-    SPREADS_ADDED = 2,   /* to a centroid's score: see cluster.c */
     LEAST_ROWS_OF_K = 8, /* the clusters of a query hold so many times k rows in the mean */
 };
 
@@ -38,19 +32,6 @@ size_t memtx__cluster_n_wanted(const struct memtx__cluster *cluster, size_t n_cl
     return n < n_clusters ? n : n_clusters;
 }
 
-/* Queries whose scores of all centroids stand side by side. */
-static size_t queries_abreast(size_t n_clusters)
-{
-    const size_t n = n_clusters ? MOST_SCORES / n_clusters : MOST_ABREAST;
-    return n < LEAST_ABREAST ? LEAST_ABREAST : n > MOST_ABREAST ? MOST_ABREAST : n;
-}
-
-/* The most scores that stand side by side, for up to n_clusters. */
-static size_t scores_room(size_t n_clusters)
-{
-    return LEAST_ABREAST * n_clusters > MOST_SCORES ? LEAST_ABREAST * n_clusters : MOST_SCORES;
-}
-
 /* ---- scratch ---------------------------------------------------------------------------------- */
 
 static void take_scratch(struct memtx__cluster_search *s)
@@ -61,10 +42,7 @@ static void take_scratch(struct memtx__cluster_search *s)
     s->n_wanted = memtx__arena_take(arena, s->most_queries, sizeof *s->n_wanted);
     s->lists = memtx__arena_take(arena, s->most_queries * s->most_wanted, sizeof *s->lists);
     s->list_starts = memtx__arena_take(arena, s->n_threads * (s->most_clusters + 1), sizeof *s->list_starts);
-    s->scores = memtx__arena_take(arena, s->n_threads, scores_room(s->most_clusters) * sizeof *s->scores);
-    s->centroids = memtx__arena_take(arena, s->n_threads * TILE_CENTROIDS * s->dim, sizeof *s->centroids);
-    s->orders = memtx__arena_take(arena, s->n_threads * s->most_clusters, sizeof *s->orders);
-    s->places = memtx__arena_take(arena, s->n_threads * s->most_clusters, sizeof *s->places);
+    memtx__cluster_choice_take(s);
     s->rows_at = memtx__arena_take(arena, s->n_threads * s->most_block_rows, sizeof *s->rows_at);
     s->tiles = memtx__arena_take(arena, s->n_threads * (LANES + 1) * s->dim, sizeof *s->tiles);
     s->candidates = memtx__arena_take(arena, s->most_queries, memtx__topk_capacity(s->most_k) * sizeof *s->candidates);
@@ -91,8 +69,11 @@ int memtx__cluster_reserve(struct memtx__cluster_search *search, const struct me
         return memtx__fail(MEMTX_E_INVALID, "a share of %g (above 0, up to 1), k %zu (1..%d)", share, k,
                            MEMTX__TOPK_MOST_K);
     }
+    struct memtx__cluster_choice choice;
+    memtx__cluster_choice_measure(&choice, cluster, n_clusters, share);
     search->share = share;
-    if (n_queries <= search->most_queries && k <= search->most_k && cluster->dim == search->dim &&
+    if (choice.most_tops <= search->choice.most_tops && choice.most_members <= search->choice.most_members &&
+        n_queries <= search->most_queries && k <= search->most_k && cluster->dim == search->dim &&
         n_threads == search->n_threads && n_clusters <= search->most_clusters && n_wanted <= search->most_wanted &&
         n_row_blocks <= search->most_row_blocks && cluster->options.block_rows <= search->most_block_rows) {
         return MEMTX_OK;
@@ -107,6 +88,7 @@ int memtx__cluster_reserve(struct memtx__cluster_search *search, const struct me
         .most_block_rows = larger(cluster->options.block_rows, search->most_block_rows),
         .share = share,
     };
+    memtx__cluster_choice_measure(&grown.choice, cluster, 2 * n_clusters, share);
     grown.most_wanted = larger(memtx__cluster_n_wanted(cluster, 2 * n_clusters, k, share), search->most_wanted);
     memtx__arena_release(&search->arena);
     *search = (struct memtx__cluster_search){0};
@@ -127,19 +109,7 @@ void memtx__cluster_search_release(struct memtx__cluster_search *search)
 
 /* ---- what is visible -------------------------------------------------------------------------- */
 
-/* One call. */
-struct call {
-    struct memtx__cluster_search *search;
-    const struct memtx__cluster *cluster;
-    const struct memtx__row_set *rows;
-    const float *queries;
-    size_t n_queries, k;
-    size_t n_wanted;
-    struct memtx__row_set tail; /* visible rows outside the index */
-    size_t n_visible;
-};
-
-static void add_tail(struct call *call, const struct memtx__row_block *block, uint64_t from, uint64_t to)
+static void add_tail(struct memtx__cluster_call *call, const struct memtx__row_block *block, uint64_t from, uint64_t to)
 {
     const size_t row_bytes = call->rows->dim * memtx__row_type_bytes(call->rows->type);
     if (from < to) {
@@ -148,7 +118,7 @@ static void add_tail(struct call *call, const struct memtx__row_block *block, ui
     }
 }
 
-static void look(struct call *call)
+static void look(struct memtx__cluster_call *call)
 {
     const struct memtx__cluster *cluster = call->cluster;
     const uint64_t block_rows = cluster->options.block_rows, first = cluster->first_block * block_rows;
@@ -229,7 +199,7 @@ static void offer(struct memtx__topk *topk, const float *scores, const struct ti
     }
 }
 
-static void meet_tile(const struct call *call, const struct tile *tile, const uint32_t *list, size_t n)
+static void meet_tile(const struct memtx__cluster_call *call, const struct tile *tile, const uint32_t *list, size_t n)
 {
     const size_t dim = call->rows->dim;
     for (size_t first = 0; first < n; first += ABREAST) {
@@ -247,8 +217,8 @@ static void meet_tile(const struct call *call, const struct tile *tile, const ui
 }
 
 /* Cluster `c` of the index meets the queries of its list. */
-static void meet(const struct call *call, struct tile *tile, const unsigned char *const *rows_at, size_t c,
-                 const uint32_t *list, size_t n)
+static void meet(const struct memtx__cluster_call *call, struct tile *tile, const unsigned char *const *rows_at,
+                 size_t c, const uint32_t *list, size_t n)
 {
     const struct memtx__cluster *cluster = call->cluster;
     const size_t block = c / cluster->per_block, block_rows = cluster->options.block_rows;
@@ -270,7 +240,7 @@ static void meet(const struct call *call, struct tile *tile, const unsigned char
 /* ---- a thread's slice ------------------------------------------------------------------------- */
 
 /* Where the visible rows of a block stand. *piece is the first block of rows that may reach into it, and goes on. */
-static void locate(const unsigned char **rows_at, size_t *piece, const struct call *call, size_t block)
+static void locate(const unsigned char **rows_at, size_t *piece, const struct memtx__cluster_call *call, size_t block)
 {
     const struct memtx__row_set *rows = call->rows;
     const size_t row_bytes = rows->dim * memtx__row_type_bytes(rows->type);
@@ -289,89 +259,8 @@ static void locate(const unsigned char **rows_at, size_t *piece, const struct ca
     }
 }
 
-MEMTX__CLONES static void add_spreads(float *scores, const float *spreads, size_t n)
-{
-#pragma omp simd
-    for (size_t i = 0; i < n; i++) {
-        scores[i] += SPREADS_ADDED * spreads[i];
-    }
-}
-
-/* scores[n][n_clusters] of queries and clusters; those of blocks of which nothing is visible are NaN. */
-static int score_clusters(float *scores, float *tile, const struct call *call, const float *queries, size_t n)
-{
-    const struct memtx__cluster *cluster = call->cluster;
-    const size_t dim = cluster->dim, row_bytes = dim * memtx__row_type_bytes(cluster->type);
-    const size_t n_clusters = cluster->n_blocks * cluster->per_block;
-    int status = MEMTX_OK;
-    for (size_t first = 0; first < n_clusters && !status; first += TILE_CENTROIDS) {
-        const size_t n_tile = n_clusters - first < TILE_CENTROIDS ? n_clusters - first : TILE_CENTROIDS;
-        memtx__rows_read(tile, cluster->type, cluster->centroids + first * row_bytes, n_tile * dim);
-        status = memtx__product(scores + first, queries, tile, true, n, n_tile, dim, n_clusters, dim, dim);
-    }
-    for (size_t i = 0; i < n && !status; i++) {
-        add_spreads(scores + i * n_clusters, cluster->spreads, n_clusters);
-    }
-    for (size_t b = 0; b < cluster->n_blocks; b++) {
-        for (size_t i = 0; i < n && !call->search->is_visible[b]; i++) {
-            for (size_t c = b * cluster->per_block; c < (b + 1) * cluster->per_block; c++) {
-                scores[i * n_clusters + c] = NAN;
-            }
-        }
-    }
-    return status;
-}
-
-/* The clusters that queries first .. first + n - 1 want, ascending. */
-static int find_wanted(const struct call *call, size_t thread, size_t first, size_t n)
-{
-    struct memtx__cluster_search *s = call->search;
-    const size_t n_clusters = call->cluster->n_blocks * call->cluster->per_block;
-    const size_t n_abreast = queries_abreast(n_clusters), dim = call->rows->dim;
-    float *scores = s->scores + thread * scores_room(s->most_clusters);
-    float *tile = s->centroids + thread * TILE_CENTROIDS * s->dim;
-    uint32_t *places = s->places + thread * s->most_clusters;
-    int32_t *orders = s->orders + thread * s->most_clusters;
-    int status = MEMTX_OK;
-    for (size_t q = first; q < first + n && !status; q += n_abreast) {
-        const size_t n_queries = first + n - q < n_abreast ? first + n - q : n_abreast;
-        status = score_clusters(scores, tile, call, call->queries + q * dim, n_queries);
-        for (size_t i = 0; i < n_queries && !status; i++) {
-            const size_t n_found =
-                memtx__select_largest(places, orders, scores + i * n_clusters, n_clusters, call->n_wanted);
-            memcpy(s->wanted + (q + i) * call->n_wanted, places, n_found * sizeof *places);
-            s->n_wanted[q + i] = (uint32_t)n_found;
-        }
-    }
-    return status;
-}
-
-/* The lists turned around: list[starts[c] .. starts[c + 1]) are the queries first .. first + n - 1 that want cluster
- * c. */
-static void turn_around(uint32_t *list, uint32_t *starts, const struct call *call, size_t first, size_t n)
-{
-    const size_t n_clusters = call->cluster->n_blocks * call->cluster->per_block, n_wanted = call->n_wanted;
-    const uint32_t *wanted = call->search->wanted, *n_found = call->search->n_wanted;
-    memset(starts, 0, (n_clusters + 1) * sizeof *starts);
-    for (size_t q = first; q < first + n; q++) {
-        for (size_t i = 0; i < n_found[q]; i++) {
-            starts[wanted[q * n_wanted + i] + 1]++;
-        }
-    }
-    for (size_t c = 0; c < n_clusters; c++) {
-        starts[c + 1] += starts[c];
-    }
-    for (size_t q = first; q < first + n; q++) {
-        for (size_t i = 0; i < n_found[q]; i++) {
-            list[starts[wanted[q * n_wanted + i]]++] = (uint32_t)q;
-        }
-    }
-    memmove(starts + 1, starts, n_clusters * sizeof *starts);
-    starts[0] = 0;
-}
-
 /* Queries first .. first + n - 1 meet the clusters that they want. */
-static void visit(const struct call *call, size_t thread, size_t first, size_t n)
+static void visit(const struct memtx__cluster_call *call, size_t thread, size_t first, size_t n)
 {
     struct memtx__cluster_search *s = call->search;
     const size_t per_block = call->cluster->per_block;
@@ -381,7 +270,8 @@ static void visit(const struct call *call, size_t thread, size_t first, size_t n
     size_t piece = 0;
     tile.row = tile.columns + LANES * s->dim;
     memset(tile.columns, 0, LANES * s->dim * sizeof *tile.columns); /* lanes that no row has filled yet */
-    turn_around(list, starts, call, first, n);
+    memtx__cluster_turn_around(list, starts, s->wanted + first * call->n_wanted, s->n_wanted + first, call->n_wanted,
+                               first, n, call->cluster->n_blocks * per_block);
     for (size_t block = 0; block < call->cluster->n_blocks; block++) {
         if (starts[block * per_block] == starts[(block + 1) * per_block]) {
             continue;
@@ -397,13 +287,16 @@ static void visit(const struct call *call, size_t thread, size_t first, size_t n
 
 /* ---- the search ------------------------------------------------------------------------------- */
 
-static int check_call(const struct call *call)
+static int check_call(const struct memtx__cluster_call *call)
 {
     const struct memtx__cluster_search *s = call->search;
     const struct memtx__cluster *cluster = call->cluster;
     const size_t n_clusters = cluster->n_blocks * cluster->per_block;
+    struct memtx__cluster_choice choice;
+    memtx__cluster_choice_measure(&choice, cluster, n_clusters, s->share);
     if (call->n_queries > s->most_queries || call->k < 1 || call->k > s->most_k || cluster->dim != s->dim ||
-        n_clusters > s->most_clusters || call->rows->n_blocks > s->most_row_blocks ||
+        n_clusters > s->most_clusters || choice.most_tops > s->choice.most_tops ||
+        choice.most_members > s->choice.most_members || call->rows->n_blocks > s->most_row_blocks ||
         cluster->options.block_rows > s->most_block_rows ||
         memtx__cluster_n_wanted(cluster, n_clusters, call->k, s->share) > s->most_wanted) {
         return memtx__fail(MEMTX_E_INVALID, "a search for %zu queries and k %zu was prepared for %zu and %zu",
@@ -417,7 +310,7 @@ static int check_call(const struct call *call)
 }
 
 /* Rows in the index: which clusters each query wants, and what it finds there. */
-static int search_clusters(const struct call *call)
+static int search_clusters(const struct memtx__cluster_call *call)
 {
     struct memtx__cluster_search *s = call->search;
     const size_t slice = (call->n_queries + s->n_threads - 1) / s->n_threads;
@@ -426,7 +319,7 @@ static int search_clusters(const struct call *call)
     for (size_t thread = 0; thread < s->n_threads; thread++) {
         const size_t first = thread * slice, n = call->n_queries - first < slice ? call->n_queries - first : slice;
         if (first < call->n_queries) {
-            int failed = find_wanted(call, thread, first, n);
+            int failed = memtx__cluster_choose(call, thread, first, n);
             if (!failed) {
                 visit(call, thread, first, n);
             }
@@ -450,7 +343,7 @@ static void give(float *scores, int64_t *ids, const struct memtx__topk *topk, si
 }
 
 /* Queries that found fewer than min(k, visible) rows search all of them. */
-static int fill(float *scores, int64_t *ids, const struct call *call)
+static int fill(float *scores, int64_t *ids, const struct memtx__cluster_call *call)
 {
     struct memtx__cluster_search *s = call->search;
     const size_t k = call->k, dim = call->rows->dim, n_found = k < call->n_visible ? k : call->n_visible;
@@ -479,13 +372,13 @@ int memtx__cluster_search(float *scores, int64_t *ids, struct memtx__cluster_sea
                           const struct memtx__cluster *cluster, const struct memtx__row_set *rows, const float *queries,
                           size_t n_queries, size_t k)
 {
-    struct call call = {.search = search,
-                        .cluster = cluster,
-                        .rows = rows,
-                        .queries = queries,
-                        .n_queries = n_queries,
-                        .k = k,
-                        .tail = {search->tail_blocks, 0, rows->type, rows->dim}};
+    struct memtx__cluster_call call = {.search = search,
+                                       .cluster = cluster,
+                                       .rows = rows,
+                                       .queries = queries,
+                                       .n_queries = n_queries,
+                                       .k = k,
+                                       .tail = {search->tail_blocks, 0, rows->type, rows->dim}};
     int status = check_call(&call);
     if (status) {
         return status;

@@ -1,9 +1,10 @@
 /* cluster_recall: the cluster index on keys and queries of a real model (bench/harvest.c), against exact search.
  *
- *     build/tests/cluster_recall [--no-sample] FILE.harvest ..
+ *     build/tests/cluster_recall [--no-sample] [--no-groups] [--rows N] FILE.harvest ..
  *
  * The queries of a file's first segment are the sample that clusters are made by, unless --no-sample says that there
- * is none; those of the others are asked. A JSON line for each file, size of the clusters and share: recall of the k
+ * is none; those of the others are asked. --rows: of the newest rows that the first segment sees only so many, in whole
+ * blocks. --no-groups: all centroids are scored, however many there are. A JSON line for each file, size of the clusters and share: recall of the k
  * best; the relative error of V_mem, the softmax over what was found, all at delta; the mass of that softmax found, of
  * exact search's; rows met; processor time of both searches, in turn in one run, medians over segments and repeats;
  * and that of clustering for a row. It is of all threads together, and so what else the machine does matters less:
