@@ -2,7 +2,8 @@
  *
  * Each thread takes a slice of the queries. It chooses the clusters that each query wants (cluster_choice.c); sorts what
  * they want by cluster; and goes through the clusters: the rows of one are read and converted once, turned around so
- * that 16 rows stand side by side, and meet four queries at a time. So a score is
+ * that 16 rows stand side by side, and meet six queries at a time. Last come the rows outside the index: by then the
+ * best are known well enough that few of them change anything. So a score is
  * summed up in the same order whichever other queries there are, and does not depend on the number of threads.
  *
  * Cost: 1 / cluster_rows of an exact search for the centroids, or a quarter of that in groups; then the share of the
@@ -13,14 +14,15 @@
 #include <string.h>
 
 #include "base/status.h"
-#include "math/clones.h"
+#include "math/lanes.h"
 #include "math/rows.h"
 #include "search/cluster_call.h"
 
 enum {
-    LANES = 16,          /* rows that are scored side by side */
-    ABREAST = 4,         /* queries that meet them at a time */
-    LEAST_ROWS_OF_K = 8, /* the clusters of a query hold so many times k rows in the mean */
+    LANES = MEMTX__LANES,          /* rows that are scored side by side */
+    ABREAST = MEMTX__LANE_QUERIES, /* queries that meet them at a time */
+    MOST_TAIL_BLOCKS = 4,          /* of rows outside the index, that are scored like a cluster's */
+    LEAST_ROWS_OF_K = 8,           /* the clusters of a query hold so many times k rows in the mean */
 };
 
 size_t memtx__cluster_n_wanted(const struct memtx__cluster *cluster, size_t n_clusters, size_t k, double share)
@@ -142,6 +144,16 @@ static void look(struct memtx__cluster_call *call)
     call->n_wanted = memtx__cluster_n_wanted(cluster, n_clusters, call->k, call->search->share);
 }
 
+/* Whether the rows outside the index are visited with the clusters, and not searched before. */
+static bool visits_tail(const struct memtx__cluster_call *call)
+{
+    size_t n_rows = 0;
+    for (size_t b = 0; b < call->tail.n_blocks; b++) {
+        n_rows += call->tail.blocks[b].n_rows;
+    }
+    return call->n_wanted && n_rows <= (size_t)MOST_TAIL_BLOCKS * call->cluster->options.block_rows;
+}
+
 /* ---- a cluster and its queries ---------------------------------------------------------------- */
 
 /* Up to LANES rows of a cluster. */
@@ -161,37 +173,10 @@ static void add_lane(struct tile *tile, const struct memtx__row_set *rows, const
     tile->ids[tile->n++] = id;
 }
 
-MEMTX__CLONES static void score_tile(float scores[ABREAST][LANES], const float *columns,
-                                     const float *const queries[ABREAST], size_t dim)
-{
-    float sums[ABREAST][LANES] = {{0}};
-    for (size_t i = 0; i < dim; i++) {
-        for (size_t q = 0; q < ABREAST; q++) {
-            const float x = queries[q][i];
-#pragma omp simd
-            for (size_t lane = 0; lane < LANES; lane++) {
-                sums[q][lane] += x * columns[i * LANES + lane];
-            }
-        }
-    }
-    memcpy(scores, sums, sizeof sums);
-}
-
-/* Bit i: scores[i] is no worse than the threshold. */
-MEMTX__CLONES static uint32_t which_from(const float *scores, float threshold)
-{
-    uint32_t found = 0;
-#pragma omp simd reduction(| : found)
-    for (int i = 0; i < LANES; i++) {
-        found |= (uint32_t)(scores[i] >= threshold) << i;
-    }
-    return found;
-}
-
 /* Ids do not ascend from cluster to cluster, so that a tie with the threshold may be the better one. */
 static void offer(struct memtx__topk *topk, const float *scores, const struct tile *tile)
 {
-    for (uint32_t found = which_from(scores, topk->threshold); found; found &= found - 1) {
+    for (unsigned found = memtx__lanes_from(scores, topk->threshold); found; found &= found - 1) {
         const size_t lane = (size_t)__builtin_ctz(found);
         if (lane < tile->n && isfinite(scores[lane])) {
             memtx__topk_push(topk, (struct memtx__candidate){scores[lane], tile->ids[lane]});
@@ -209,7 +194,7 @@ static void meet_tile(const struct memtx__cluster_call *call, const struct tile 
         for (size_t q = 0; q < ABREAST; q++) {
             queries[q] = call->queries + list[first + (q < n_queries ? q : 0)] * dim;
         }
-        score_tile(scores, tile->columns, queries, dim);
+        memtx__lanes_score(scores, tile->columns, queries, dim);
         for (size_t q = 0; q < n_queries; q++) {
             offer(&call->search->topk[list[first + q]], scores[q], tile);
         }
@@ -259,7 +244,28 @@ static void locate(const unsigned char **rows_at, size_t *piece, const struct me
     }
 }
 
-/* Queries first .. first + n - 1 meet the clusters that they want. */
+/* All queries of a slice meet the rows outside the index. */
+static void visit_tail(const struct memtx__cluster_call *call, struct tile *tile, uint32_t *list, size_t first,
+                       size_t n)
+{
+    const size_t row_bytes = call->rows->dim * memtx__row_type_bytes(call->rows->type);
+    for (size_t i = 0; i < n; i++) {
+        list[i] = (uint32_t)(first + i);
+    }
+    tile->n = 0;
+    for (size_t b = 0; b < call->tail.n_blocks; b++) {
+        const struct memtx__row_block *block = &call->tail.blocks[b];
+        for (size_t i = 0; i < block->n_rows; i++) {
+            add_lane(tile, call->rows, block->rows + i * row_bytes, (int64_t)(block->first_id + i));
+            if (tile->n == LANES || (i + 1 == block->n_rows && b + 1 == call->tail.n_blocks)) {
+                meet_tile(call, tile, list, n);
+                tile->n = 0;
+            }
+        }
+    }
+}
+
+/* Queries first .. first + n - 1 meet the clusters that they want, and the tail if it is theirs to meet. */
 static void visit(const struct memtx__cluster_call *call, size_t thread, size_t first, size_t n)
 {
     struct memtx__cluster_search *s = call->search;
@@ -282,6 +288,9 @@ static void visit(const struct memtx__cluster_call *call, size_t thread, size_t 
                 meet(call, &tile, rows_at, c, list + starts[c], starts[c + 1] - starts[c]);
             }
         }
+    }
+    if (visits_tail(call)) {
+        visit_tail(call, &tile, list, first, n);
     }
 }
 
@@ -327,6 +336,21 @@ static int search_clusters(const struct memtx__cluster_call *call)
         }
     }
     return status ? memtx__fail(status, "a product of the search failed: %s", memtx_status_text(status)) : MEMTX_OK;
+}
+
+/* What exact search finds in the rows outside the index. */
+static int search_tail(const struct memtx__cluster_call *call)
+{
+    struct memtx__cluster_search *s = call->search;
+    const size_t k = call->k;
+    int status =
+        memtx__exact_search(s->tail_scores, s->tail_ids, &s->exact, &call->tail, call->queries, call->n_queries, k);
+    for (size_t q = 0; q < call->n_queries && !status; q++) {
+        for (size_t i = 0; i < k && s->tail_ids[q * k + i] >= 0; i++) {
+            memtx__topk_push(&s->topk[q], (struct memtx__candidate){s->tail_scores[q * k + i], s->tail_ids[q * k + i]});
+        }
+    }
+    return status;
 }
 
 static void give(float *scores, int64_t *ids, const struct memtx__topk *topk, size_t n, size_t k)
@@ -384,15 +408,10 @@ int memtx__cluster_search(float *scores, int64_t *ids, struct memtx__cluster_sea
         return status;
     }
     look(&call);
-    status =
-        memtx__exact_search(search->tail_scores, search->tail_ids, &search->exact, &call.tail, queries, n_queries, k);
-    for (size_t q = 0; q < n_queries && !status; q++) {
+    for (size_t q = 0; q < n_queries; q++) {
         memtx__topk_begin(&search->topk[q], search->candidates + q * memtx__topk_capacity(k), k);
-        for (size_t i = 0; i < k && search->tail_ids[q * k + i] >= 0; i++) {
-            memtx__topk_push(&search->topk[q],
-                             (struct memtx__candidate){search->tail_scores[q * k + i], search->tail_ids[q * k + i]});
-        }
     }
+    status = visits_tail(&call) ? memtx__exact_check_queries(queries, n_queries, rows->dim) : search_tail(&call);
     if (!status && call.n_wanted) {
         status = search_clusters(&call);
     }
