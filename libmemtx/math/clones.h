@@ -1,5 +1,6 @@
 /* MEMTX__CLONES: a kernel compiled for AVX-512, AVX2 and the baseline, chosen when the program is loaded. Only for
- * serial inner loops: what OpenMP outlines from a cloned function is not cloned. The sanitizers cannot instrument the
+ * serial inner loops: what OpenMP outlines from a cloned function is not cloned; and only for static functions, since
+ * clang's name of a choice is not the function's, which other files do not know. The sanitizers cannot instrument the
  * resolver, which runs before they are set up, and get the baseline. */
 #ifndef MEMTX_MATH_CLONES_H
 #define MEMTX_MATH_CLONES_H
