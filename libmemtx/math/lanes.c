@@ -9,8 +9,8 @@
 
 typedef float lanes __attribute__((vector_size(MEMTX__LANES * sizeof(float))));
 
-MEMTX__CLONES static void score(float scores[MEMTX__LANE_QUERIES][MEMTX__LANES], const float *columns,
-                                const float *const queries[MEMTX__LANE_QUERIES], size_t dim)
+MEMTX__CLONES static void score_lanes(float scores[MEMTX__LANE_QUERIES][MEMTX__LANES], const float *columns,
+                                      const float *const queries[MEMTX__LANE_QUERIES], size_t dim)
 {
     lanes sums[MEMTX__LANE_QUERIES] = {{0}};
     for (size_t i = 0; i < dim; i++) {
@@ -26,10 +26,10 @@ MEMTX__CLONES static void score(float scores[MEMTX__LANE_QUERIES][MEMTX__LANES],
 void memtx__lanes_score(float scores[MEMTX__LANE_QUERIES][MEMTX__LANES], const float *columns,
                         const float *const queries[MEMTX__LANE_QUERIES], size_t dim)
 {
-    score(scores, columns, queries, dim);
+    score_lanes(scores, columns, queries, dim);
 }
 
-MEMTX__CLONES static unsigned which_from(const float scores[MEMTX__LANES], float from)
+MEMTX__CLONES static unsigned lanes_from(const float scores[MEMTX__LANES], float from)
 {
     unsigned found = 0;
 #pragma omp simd reduction(| : found)
@@ -41,5 +41,5 @@ MEMTX__CLONES static unsigned which_from(const float scores[MEMTX__LANES], float
 
 unsigned memtx__lanes_from(const float scores[MEMTX__LANES], float from)
 {
-    return which_from(scores, from);
+    return lanes_from(scores, from);
 }
