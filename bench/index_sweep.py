@@ -332,7 +332,8 @@ def draw_cost(args, kept, scratch):
     write_blocks(data, blocks)
     if any(points for _, points in blocks):
         draw(args, "cost.gp", out=os.path.join(args.plots, "cost.svg"), data=data, n=len(blocks),
-             name="random vectors" if layer == "random" else "layer " + layer)
+             name="random vectors" if layer == "random" else "layer " + layer, tics=",".join(map(str, args.rows)),
+             low=args.rows[0] * 3 // 4, high=args.rows[-1] * 4 // 3)
 
 
 # ---- the command ---------------------------------------------------------------------------------
