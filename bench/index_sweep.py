@@ -28,8 +28,8 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SIZES = [16384, 65536, 262144, 1000000]
 QUERIES = 1536
 REPEATS, SECONDS = 5, 2  # of a batch, and after how long none is begun
-LONG, TOO_LONG = 12, 135  # seconds of one index with all its settings: the middle layer alone; not at all
-EVERYWHERE = ("exact", "cluster", "Flat", "IVF,Flat")  # these on every layer unless they take too long
+LONG, TOO_LONG = 12, 135  # seconds of one index with all its settings: above, the middle layer alone; not at all
+EVERYWHERE = ("exact", "cluster", "Flat", "IVF,Flat")  # on every layer, however long
 REACHED = 0.95  # the recall at which costs are compared
 FAMILIES = ["exact", "exact:bf16", "exact:i8", "cluster", "Flat", "SQ8", "IVF,Flat", "IVF,SQ8", "IVF,SQfp16", "PQ16",
             "HNSW16"]
@@ -113,9 +113,8 @@ def middle(layers):
 
 def is_wanted(args, family, specs, rows, layer):
     seconds = sum(seconds_each(family, specs, rows))
-    if seconds > (10 if args.quick else TOO_LONG):
-        return False
-    return seconds <= LONG or family in EVERYWHERE or layer == middle(args.layers)
+    most = LONG if args.quick or layer != middle(args.layers) else TOO_LONG
+    return family in EVERYWHERE or seconds <= most
 
 
 def is_chosen(args, family, spec):
