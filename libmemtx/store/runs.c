@@ -34,6 +34,19 @@ static bool keep_none(const memtx_store *store, const struct memtx__run *run, co
     return false;
 }
 
+/* The state as it is on disk, when nothing waits: a document that was begun and has no commit yet has no record, and its
+ * id is not given out. */
+static int put_state(memtx_store *store, MDB_txn *txn)
+{
+    struct memtx__state state = store->now.state;
+    for (size_t i = store->now.n_documents; i > 0 && store->now.documents[i - 1].is_dirty; i--) {
+        state.next_document = store->now.documents[i - 1].facts.id;
+    }
+    int code = memtx__lmdb_put_state(store->environment, txn, &state);
+    store->now.state.transaction = state.transaction;
+    return code;
+}
+
 /* After a failure *may_stand says whether the change may be in the database all the same: a commit that failed with its
  * last write can still be found there when the store is opened again. */
 static int write_change(bool *may_stand, memtx_store *store, const struct memtx__run *added, keeps *keep)
@@ -55,7 +68,7 @@ static int write_change(bool *may_stand, memtx_store *store, const struct memtx_
         code = memtx__lmdb_put_run(environment, txn, added);
     }
     if (!code) {
-        code = memtx__lmdb_put_state(environment, txn, &store->now.state);
+        code = put_state(store, txn);
     }
     *may_stand = !code;
     return memtx__lmdb_end(txn, environment, code, "change the index files");
