@@ -33,7 +33,7 @@ ERRORS = {
 }
 MAY_BE_NONE = ["name"]  # classes of which a writer need not make a call
 # Of n in the fast run: of a writer without an index, and with one.
-STEP = {"memory": 7}
+STEP = {"write": 2, "read": 2, "map": 3, "memory": 7}
 INDEX_STEP = {"write": 9, "read": 11, "sync": 4, "open": 4, "name": 2, "memory": 41}
 HANG_S = 60
 GO_ON_EVERY = 1 if LONG else 4
@@ -162,10 +162,10 @@ def one(stream, class_, n, error, sticky):
 def campaign(stream, class_, sticky):
     errors, n_runs, n_hit = ERRORS[class_], 0, 0
     step = 1 if LONG else (INDEX_STEP if has_index(stream) else STEP).get(class_, 1)
-    n = 1 + step // 2 if sticky and has_index(stream) else 1  # between those that fail once
+    n = 1 + step // 2 if sticky else 1  # between those that fail once
     while True:
         hit = False
-        for error in errors if LONG else [errors[n % len(errors)]]:
+        for error in errors if LONG else [errors[n_runs % len(errors)]]:
             n_runs += 1
             try:
                 hit = one(stream, class_, n, error, sticky)
