@@ -34,8 +34,8 @@ static bool keep_none(const memtx_store *store, const struct memtx__run *run, co
     return false;
 }
 
-/* The state as it is on disk, when nothing waits: a document that was begun and has no commit yet has no record, and its
- * id is not given out. */
+/* The state as it is on disk, when nothing waits: a document that was begun and has no commit yet has no record, and
+ * its id is not given out. */
 static int put_state(memtx_store *store, MDB_txn *txn)
 {
     struct memtx__state state = store->now.state;

@@ -2,8 +2,8 @@
  *
  *     crash_writer DIR --segments N --durability full|group [--capacity C] [--seed S] [--again] [--times] [--index]
  *
- * stdout has what was acknowledged. Exit 0, with a warning of the index on stderr, or 1 with one line. A preloaded shim (shim.c) begins to count
- * with main, so that what the libraries do before is not its business.
+ * stdout has what was acknowledged. Exit 0, with a warning of the index on stderr, or 1 with one line. A preloaded shim
+ * (shim.c) begins to count with main, so that what the libraries do before is not its business.
  */
 #include <dlfcn.h>
 #include <getopt.h>

@@ -4,7 +4,8 @@
  *
  * Environment, read when the program calls crash_shim_arm:
  *
- *   MEMTX_SHIM_CLASS    write    write, pwrite, writev, pwritev, fwrite, fflush, to other files than stdin, stdout and stderr
+ *   MEMTX_SHIM_CLASS    write    write, pwrite, writev, pwritev, fwrite, fflush, to other files than stdin, stdout and
+ *                                stderr
  *                       read     read, pread, fread, the same
  *                       sync     fsync, fdatasync, msync
  *                       truncate ftruncate, posix_fallocate

@@ -62,8 +62,8 @@ struct crash_plan {
  *
  *     acknowledged R rows, E documents, W written          with `times` follows: , N us
  *
- * E documents are ended; of the R rows W are on disk. 0, or the first failure; the store is closed in any case. Where all
- * went well but for an index file, stderr has the memory's warning as one line. */
+ * E documents are ended; of the R rows W are on disk. 0, or the first failure; the store is closed in any case. Where
+ * all went well but for an index file, stderr has the memory's warning as one line. */
 int crash_write(const struct crash_plan *plan);
 
 /* The writer by steps, over a store that is the caller's: one in each store. Large, so not for the stack. */

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """One call of the C library fails under a writer (shim.c), the n-th of its class for every n until the writer passes
 untouched; once, or from then on. The writer ends with exit 0, or 1 and one line; what is left is a prefix of the stream
-with all that was acknowledged, and the next writer goes on with it. Where the writer has an index, its files are whole, none
-is left over, every row is found through them, and one that could not be made is a warning.
+with all that was acknowledged, and the next writer goes on with it. Where the writer has an index, its files are whole,
+none is left over, every row is found through them, and one that could not be made is a warning.
 
     test_faults.py [--long] [word of a case ..]
 

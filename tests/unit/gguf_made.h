@@ -1,5 +1,5 @@
-/* GGUF files made by hand, byte by byte, so that they can be wrong in one place: the file is `made`, and each put goes on
- * where the one before ended. Shared by the tests of gguf/. */
+/* GGUF files made by hand, byte by byte, so that they can be wrong in one place: the file is `made`, and each put goes
+ * on where the one before ended. Shared by the tests of gguf/. */
 #ifndef MEMTX_TESTS_GGUF_MADE_H
 #define MEMTX_TESTS_GGUF_MADE_H
 
