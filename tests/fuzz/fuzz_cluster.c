@@ -16,7 +16,7 @@
 #include "memtx/status.h"
 #include "search/cluster.h"
 
-enum { N_QUERIES = 3, MOST_K = 7, MOST_DIM = 16, CRC_BYTES = 4, ROWS_AROUND = 5 };
+enum { N_QUERIES = 3, MOST_K = 7, MOST_DIM = 16, N_BLOCKS_AT = 48, HEADER_BYTES = 56, CRC_BYTES = 4, ROWS_AROUND = 5 };
 
 static const struct kind {
     enum memtx_row_type type;
@@ -24,9 +24,12 @@ static const struct kind {
     uint64_t first_block;
     struct memtx__cluster_options options;
 } kinds[] = {
-    {MEMTX_ROWS_F16, 8, 0, {.block_rows = 16, .cluster_rows = 4, .n_rounds = 4, .seed = 1}},
+    {MEMTX_ROWS_F16, 8, 0, {.block_rows = 16, .cluster_rows = 4, .n_rounds = 4, .group_blocks = 8, .seed = 1}},
     {MEMTX_ROWS_F32, 3, 1, {.block_rows = 10, .cluster_rows = 10, .n_rounds = 1, .seed = 0}},
-    {MEMTX_ROWS_BF16, MOST_DIM, 2, {.block_rows = 33, .cluster_rows = 2, .n_rounds = 100, .seed = UINT64_MAX}},
+    {MEMTX_ROWS_BF16,
+     MOST_DIM,
+     2,
+     {.block_rows = 33, .cluster_rows = 2, .n_rounds = 100, .group_blocks = 2, .seed = UINT64_MAX}},
 };
 
 static void demand(bool holds)
@@ -88,6 +91,26 @@ static void search(const struct memtx__cluster *cluster, double share)
     free(values);
 }
 
+static void put_checksum(unsigned char *bytes, size_t n_bytes)
+{
+    if (n_bytes >= CRC_BYTES) {
+        memtx__put_u32(bytes + n_bytes - CRC_BYTES, memtx__crc32c(0, bytes, n_bytes - CRC_BYTES));
+    }
+}
+
+/* That of the groups behind the blocks, where there are some, and that of all. */
+static void put_checksums(unsigned char *bytes, size_t n_bytes, const struct memtx__cluster *cluster)
+{
+    const uint64_t n_blocks = n_bytes >= HEADER_BYTES ? memtx__get_u64(bytes + N_BLOCKS_AT) : 0;
+    const size_t groups_at = n_blocks < n_bytes
+                                 ? memtx__cluster_bytes(cluster, cluster->first_block, (size_t)n_blocks) - CRC_BYTES
+                                 : n_bytes;
+    if (groups_at + CRC_BYTES < n_bytes) {
+        put_checksum(bytes + groups_at, n_bytes - CRC_BYTES - groups_at);
+    }
+    put_checksum(bytes, n_bytes);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n_bytes)
 {
     const struct kind *kind = &kinds[n_bytes ? bytes[0] % (sizeof kinds / sizeof kinds[0]) : 0];
@@ -98,15 +121,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n_bytes)
     if (n_saved) {
         memcpy(saved, bytes + 1, n_saved);
     }
-    if (n_saved >= CRC_BYTES) {
-        memtx__put_u32(saved + n_saved - CRC_BYTES, memtx__crc32c(0, saved, n_saved - CRC_BYTES));
-    }
+    put_checksums(saved, n_saved, cluster);
     if (memtx__cluster_load(cluster, saved, n_saved)) {
         demand(cluster->n_blocks == 0 && memtx_last_error()[0]);
     } else {
-        demand(memtx__cluster_bytes(cluster, cluster->n_blocks) == n_saved);
-        memtx__cluster_save(again, cluster, kind->first_block, cluster->n_blocks);
-        demand(memcmp(again, saved, n_saved) == 0);
+        if (memtx__cluster_bytes(cluster, kind->first_block, cluster->n_blocks) ==
+            n_saved) { /* no groups passed over */
+            memtx__cluster_save(again, cluster, kind->first_block, cluster->n_blocks);
+            demand(memcmp(again, saved, n_saved) == 0);
+        }
         search(cluster, 1e-9); /* as few clusters as there may be */
         search(cluster, 1.0);
     }
