@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../index/indexes.h"
 #include "bench.h"
 #include "memtx/memtx.h"
 
@@ -53,8 +54,33 @@ struct reader {
     size_t at;
 };
 
-static void open_reader(struct reader *r, const struct setting *s, enum memtx_mode mode, uint32_t first_layer,
-                        uint32_t n_layers, uint64_t capacity_rows)
+/* A memory of n_rows rows (its capacity) in the layers from first_layer on. */
+struct memory_case {
+    const char *index; /* NULL: the default */
+    uint32_t first_layer, n_layers;
+    uint64_t n_rows;
+};
+
+static void open_memory(struct reader *r, const struct memory_case *c)
+{
+    struct memtx_store_spec spec;
+    struct memtx_store_options store = memtx_store_options_default();
+    struct memtx_memory_options memory = memtx_memory_options_default();
+    const char *directory = getenv("TMPDIR");
+    memtx_model_store_spec(&spec, r->setting->model);
+    for (uint32_t layer = c->first_layer; layer < c->first_layer + c->n_layers; layer++) {
+        memtx_store_keep_layer(&spec, layer);
+    }
+    store.temporary = true;
+    store.capacity_rows = c->n_rows;
+    memory.index = c->index;
+    memory.resolve_index = memtx_index_resolve;
+    check(memtx_store_open(&r->store, directory ? directory : "/var/tmp", &spec, &store), "store");
+    check(memtx_memory_open(&r->memory, r->store, &memory), "memory");
+}
+
+/* With a memory, or in a mode without when that is NULL. */
+static void open_reader(struct reader *r, const struct setting *s, enum memtx_mode mode, const struct memory_case *c)
 {
     struct memtx_stream_options options = memtx_stream_options_default();
     *r = (struct reader){.setting = s};
@@ -62,18 +88,8 @@ static void open_reader(struct reader *r, const struct setting *s, enum memtx_mo
     options.window = WINDOW;
     options.segment = SEGMENT;
     options.sinks = SINKS;
-    if (mode == MEMTX_MODE_MEMORY) {
-        struct memtx_store_spec spec;
-        struct memtx_store_options store = memtx_store_options_default();
-        const char *directory = getenv("TMPDIR");
-        memtx_model_store_spec(&spec, s->model);
-        for (uint32_t layer = first_layer; layer < first_layer + n_layers; layer++) {
-            memtx_store_keep_layer(&spec, layer);
-        }
-        store.temporary = true;
-        store.capacity_rows = capacity_rows;
-        check(memtx_store_open(&r->store, directory ? directory : "/var/tmp", &spec, &store), "store");
-        check(memtx_memory_open(&r->memory, r->store, NULL), "memory");
+    if (c) {
+        open_memory(r, c);
         options.memory = r->memory;
     }
     check(memtx_stream_open(&r->stream, s->model, &options), "stream");
@@ -155,7 +171,7 @@ static void bench_forward(const struct setting *s)
     double seconds[BENCH_MOST_REPEATS], flops = 0, bare = 0;
     const bool bf16 = s->weights == MEMTX_WEIGHTS_BF16;
     const size_t n_shapes = list_shapes(shapes, &s->facts);
-    open_reader(&reader, s, MEMTX_MODE_XL, 0, 0, 0);
+    open_reader(&reader, s, MEMTX_MODE_XL, NULL);
     for (size_t i = 0; i < n_shapes; i++) {
         shapes[i].product = bench_product_create(shapes[i].n_rows, shapes[i].n_in, shapes[i].n_out,
                                                  bf16 && i < n_shapes - 2); /* attention stays in f32 */
@@ -195,17 +211,17 @@ static void bench_forward(const struct setting *s)
 /* ---- memory ----------------------------------------------------------------------------------- */
 
 /* Reads until the memory holds n_rows (its capacity), then memory and sinks a segment each in turn. */
-static void bench_memory(const struct setting *s, uint32_t first_layer, uint32_t n_layers, uint64_t n_rows)
+static void bench_memory(const struct setting *s, const struct memory_case *c)
 {
     struct reader memory, sinks;
     double m = 0, w = 0; /* means: every so many segments one is written to disk, and that belongs to it */
-    open_reader(&memory, s, MEMTX_MODE_MEMORY, first_layer, n_layers, n_rows);
-    open_reader(&sinks, s, MEMTX_MODE_SINKS, 0, 0, 0);
+    open_reader(&memory, s, MEMTX_MODE_MEMORY, c);
+    open_reader(&sinks, s, MEMTX_MODE_SINKS, NULL);
     struct memtx_store_facts facts;
     do {
         (void)read_segment(&memory);
         memtx_store_info(&facts, memory.store);
-    } while (facts.n_rows - facts.first_row < n_rows);
+    } while (facts.n_rows - facts.first_row < c->n_rows);
     for (int warm = 0; warm < 2; warm++) {
         (void)read_segment(&sinks);
     }
@@ -214,10 +230,10 @@ static void bench_memory(const struct setting *s, uint32_t first_layer, uint32_t
         w += read_segment(&sinks) / (double)s->shared.n_repeats;
     }
     begin_line("memory", s);
-    (void)printf(", \"layers\": %u, \"first_layer\": %u, \"rows\": %llu, \"tokens_per_s\": %.1f, "
+    (void)printf(", \"index\": \"%s\", \"layers\": %u, \"first_layer\": %u, \"rows\": %llu, \"tokens_per_s\": %.1f, "
                  "\"sinks_tokens_per_s\": %.1f, \"ratio\": %.3f, \"ms_per_layer\": %.2f}\n",
-                 n_layers, first_layer, (unsigned long long)n_rows, SEGMENT / m, SEGMENT / w, w / m,
-                 (m - w) * 1e3 / n_layers);
+                 c->index ? c->index : "exact", c->n_layers, c->first_layer, (unsigned long long)c->n_rows, SEGMENT / m,
+                 SEGMENT / w, w / m, (m - w) * 1e3 / c->n_layers);
     (void)fflush(stdout);
     close_reader(&memory);
     close_reader(&sinks);
@@ -358,19 +374,39 @@ static void read_text(struct setting *s)
     }
 }
 
+static void run_memory(const struct setting *s, const char *index, const char *layers, const char *rows)
+{
+    const uint32_t n_all = s->facts.n_layers;
+    struct memory_case c = {index, n_all / 2, n_all - n_all / 2, 16384};
+    if (layers) {
+        c.n_layers = (uint32_t)bench_count("--layers", layers, 1, n_all);
+        c.first_layer = n_all - c.n_layers;
+    }
+    if (rows) {
+        c.n_rows = bench_count("--rows", rows, SEGMENT, UINT32_MAX);
+    }
+    bench_memory(s, &c);
+    if (!index && !layers && !rows) {
+        bench_memory(s, &(struct memory_case){NULL, n_all / 2, 1, 65536});
+    }
+}
+
 static const char usage[] =
     "Usage: bench_model [--model FILE] [--text FILE] [--weights f32|bf16] [--repeats N] [--threads N]\n"
-    "                   [--only load|forward|memory|search]\n"
-    "Speed of the runtime as ratios to what is measured beside it; JSON lines.\n";
+    "                   [--only load|forward|memory|search] [--index SPEC] [--layers N] [--rows N]\n"
+    "Speed of the runtime as ratios to what is measured beside it; JSON lines. `memory` is measured with 16,384 rows "
+    "in\n"
+    "the upper half of the layers and 65,536 in one, or with the index, last N layers and rows that are given.\n";
 
 int main(int argc, char **argv)
 {
     static const char *const names[] = {"load", "forward", "memory", "search", NULL};
     struct setting s = {
         .model_path = "data/cache/model.gguf", .text_path = "data/cache/books/persuasion.txt", .shared.n_repeats = 9};
-    const char *weights = "f32";
+    const char *weights = "f32", *index = NULL, *layers = NULL, *rows = NULL;
     const struct bench_option options[] = {
-        {"model", &s.model_path}, {"text", &s.text_path}, {"weights", &weights}, {NULL, NULL}};
+        {"model", &s.model_path}, {"text", &s.text_path}, {"weights", &weights}, {"index", &index},
+        {"layers", &layers},      {"rows", &rows},        {NULL, NULL}};
     bench_read_command_line(&s.shared, &(struct bench_program){usage, names, options}, argc, argv);
     s.weights = strcmp(weights, "bf16") == 0 ? MEMTX_WEIGHTS_BF16 : MEMTX_WEIGHTS_F32;
     if (s.weights == MEMTX_WEIGHTS_F32 && strcmp(weights, "f32") != 0) {
@@ -385,8 +421,7 @@ int main(int argc, char **argv)
         bench_search(&s, 16384, 65536);
     }
     if (bench_wants(&s.shared, "memory")) {
-        bench_memory(&s, s.facts.n_layers / 2, s.facts.n_layers - s.facts.n_layers / 2, 16384);
-        bench_memory(&s, s.facts.n_layers / 2, 1, 65536);
+        run_memory(&s, index, layers, rows);
     }
     memtx_tokens_free(s.tokens);
     memtx_model_close(s.model);

@@ -5,7 +5,7 @@ Runs `memtx eval` once for each cell and text (the first 16,384 tokens, those af
 --out so that a broken-off table goes on, and prints Markdown: NLL of sinks, and each cell's difference to it with the
 standard error over blocks of 512 tokens (both runs score the same tokens, so the blocks pair).
 
-    bench/cells.py [--set choose|report|long] [--memtx build/memtx] [--out data/cache/cells]
+    bench/cells.py [--set choose|prototype|report|long|index|index-long] [--memtx build/memtx] [--out data/cache/cells]
 """
 import argparse
 import json
@@ -61,6 +61,20 @@ PROTOTYPE = [
     ("random rows, delta 1,024, bias -1", ["--modes", "memory-random", "--layers", "15-29", "--delta", "1024"]
      + ["--blend", "bias", "--bias", "-1"]),
 ]
+# What lost recall costs: the same with other indexes, compared with exact search, which comes first.
+RUNS = "8160"  # rows of a run: at the default of 65,280 a text of that length is searched exactly nearly to its end
+INDEXES = [
+    ("**exact**", memory(index="exact")),
+    ("exact:bf16", memory(index="exact:bf16")),
+    ("exact:i8", memory(index="exact:i8")),
+    ("cluster, 2 %", memory(index="cluster@share=0.02")),
+    ("cluster (5 %)", memory(index="cluster")),
+    ("cluster, 10 %", memory(index="cluster@share=0.1")),
+    ("faiss:IVF128, nprobe 8", memory(index="faiss:IVF128,Flat@nprobe=8", **{"run-rows": RUNS})),
+    ("faiss:IVF128,SQ8, nprobe 8", memory(index="faiss:IVF128,SQ8@nprobe=8", **{"run-rows": RUNS})),
+    ("random rows", CELLS[3][1]),
+    ("sinks", CELLS[0][1]),
+]
 REPORTED = [CELLS[i] for i in (0, 1, 2, 3, 4, 9)]
 
 SETS = {
@@ -68,6 +82,8 @@ SETS = {
     "prototype": ({"Northanger Abbey": CHOOSE["Northanger Abbey"]}, [CELLS[0]] + PROTOTYPE, 16384),
     "report": (REPORT, REPORTED, 16384),
     "long": (REPORT, [CELLS[i] for i in (0, 4, 3)], 65536),
+    "index": (CHOOSE, INDEXES, 16384),
+    "index-long": (REPORT, [INDEXES[i] for i in (0, 4)], 65536),
 }
 
 
@@ -102,7 +118,7 @@ def main():
         base = None
         for row, (label, options) in zip(rows, cells):
             stem = os.path.basename(path)[:-4]
-            name = f"{stem}-{tokens}-" + "_".join(o.strip("-") for o in options).replace(",", "+")
+            name = f"{stem}-{tokens}-" + "_".join(o.strip("-") for o in options).replace(",", "+").replace(":", "+")
             run = run_cell(args, path, options, tokens, name)
             base = base or run
             if run is base:

@@ -2,6 +2,7 @@
 #include "rows_file.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <math.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -58,14 +59,17 @@ static float *draw_units(size_t n, size_t dim, uint64_t *state)
 void bench_rows_draw(struct bench_rows *out, size_t n_rows, size_t n_queries, size_t dim, uint64_t seed)
 {
     uint64_t state = seed;
-    *out = (struct bench_rows){.n_rows = n_rows, .n_queries = n_queries, .dim = dim};
+    *out = (struct bench_rows){.n_rows = n_rows, .n_queries = n_queries, .n_sample = n_queries, .dim = dim};
     out->scale = (float)sqrt((double)dim); /* as if keys and queries had the length that a model's have */
     out->keys = draw_units(n_rows, dim, &state);
     out->values = draw_units(n_rows, dim, &state);
     out->queries = draw_units(n_queries, dim, &state);
+    out->sample = draw_units(n_queries, dim, &state);
 }
 
 /* ---- harvested -------------------------------------------------------------------------------- */
+
+enum { HEADER_BYTES = 40 };
 
 struct header {
     uint32_t layer, kv_head, dim, n_segments, n_queries;
@@ -136,43 +140,81 @@ static void go_to(FILE *file, const char *path, uint64_t at)
     }
 }
 
-enum { HEADER_BYTES = 40 };
+/* Where a segment begins; n_segments: where the file ends. */
+static uint64_t segment_at(const struct header *header, uint64_t segment)
+{
+    const uint64_t segment_bytes = 8 + (uint64_t)header->n_queries * header->dim * 4;
+    return HEADER_BYTES + 4 * header->n_rows * header->dim + segment * segment_bytes;
+}
+
+/* The queries and the sample; rows that the sample's segment sees. */
+static uint64_t read_queries(struct bench_rows *out, const char *path, size_t n_queries)
+{
+    struct header header;
+    uint64_t n_visible;
+    char why[160];
+    FILE *file = open_file(&header, path);
+    const size_t n_each = header.n_queries, n_asked = (n_queries + n_each - 1) / n_each;
+    if (header.dim != out->dim) {
+        bench_die(path, "has rows of another size");
+    }
+    if (n_asked + 1 > header.n_segments) {
+        (void)snprintf(why, sizeof why,
+                       "has %" PRIu32 " segments of %zu queries: %zu queries (--queries) and a sample before them take "
+                       "%zu segments",
+                       header.n_segments, n_each, n_queries, n_asked + 1);
+        bench_die(path, why);
+    }
+    uint64_t segment = header.n_segments - n_asked - 1;
+    out->n_queries = n_queries;
+    out->n_sample = n_each;
+    out->sample = take(n_each * out->dim, sizeof *out->sample);
+    out->queries = take(n_queries * out->dim, sizeof *out->queries);
+    go_to(file, path, segment_at(&header, segment));
+    get(file, path, &n_visible, sizeof n_visible);
+    get(file, path, out->sample, n_each * out->dim * sizeof *out->sample);
+    for (size_t q = 0; q < n_queries; q += n_each) {
+        const size_t n = n_queries - q < n_each ? n_queries - q : n_each;
+        go_to(file, path, segment_at(&header, ++segment) + sizeof n_visible);
+        get(file, path, out->queries + q * out->dim, n * out->dim * sizeof *out->queries);
+    }
+    (void)fclose(file);
+    return n_visible;
+}
 
 void bench_rows_read(struct bench_rows *out, const char *keys, const char *queries, size_t n_rows, size_t n_queries)
 {
-    struct header of_keys, of_queries;
-    uint64_t n_visible;
-    FILE *file = open_file(&of_keys, keys);
-    if (n_rows > of_keys.n_rows) {
-        bench_die(keys, "has fewer rows than are asked for (--rows)");
+    struct header header;
+    char why[160];
+    FILE *file = open_file(&header, keys);
+    const size_t dim = header.dim;
+    *out = (struct bench_rows){.n_rows = n_rows, .dim = dim, .scale = header.scale};
+    const uint64_t n_seen = read_queries(out, queries, n_queries);
+    const uint64_t n_visible = n_seen < header.n_rows ? n_seen : header.n_rows;
+    if (n_rows > n_visible) {
+        (void)snprintf(why, sizeof why, "%" PRIu64 " rows are there for its queries, and %zu are asked for (--rows)",
+                       n_visible, n_rows);
+        bench_die(keys, why);
     }
-    const size_t dim = of_keys.dim;
-    *out = (struct bench_rows){.n_rows = n_rows, .dim = dim, .scale = of_keys.scale};
+    const uint64_t first = n_visible - n_rows;
+    go_to(file, keys, HEADER_BYTES + 2 * first * dim);
     out->keys = read_halves(file, keys, n_rows * dim);
-    go_to(file, keys, HEADER_BYTES + 2 * of_keys.n_rows * dim);
+    go_to(file, keys, HEADER_BYTES + 2 * (header.n_rows + first) * dim);
     out->values = read_halves(file, keys, n_rows * dim);
     (void)fclose(file);
-    file = open_file(&of_queries, queries);
-    if (of_queries.dim != dim) {
-        bench_die(queries, "has rows of another size");
-    }
-    go_to(file, queries,
-          HEADER_BYTES + 4 * of_queries.n_rows * dim +
-              (of_queries.n_segments - 1) * (8 + (uint64_t)of_queries.n_queries * dim * 4));
-    get(file, queries, &n_visible, sizeof n_visible);
-    if (n_visible < n_rows) {
-        bench_die(queries, "its last segment saw fewer rows than are asked for (--rows)");
-    }
-    out->n_queries = n_queries < of_queries.n_queries ? n_queries : of_queries.n_queries;
-    out->queries = take(out->n_queries * dim, sizeof *out->queries);
-    get(file, queries, out->queries, out->n_queries * dim * sizeof *out->queries);
-    (void)fclose(file);
+}
+
+void bench_rows_drop(struct bench_rows *rows)
+{
+    free(rows->keys);
+    free(rows->values);
+    rows->keys = rows->values = NULL;
 }
 
 void bench_rows_release(struct bench_rows *rows)
 {
-    free(rows->keys);
-    free(rows->values);
+    bench_rows_drop(rows);
     free(rows->queries);
+    free(rows->sample);
     *rows = (struct bench_rows){0};
 }

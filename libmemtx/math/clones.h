@@ -1,6 +1,8 @@
 /* MEMTX__CLONES: a kernel compiled for AVX-512, AVX2 and the baseline, chosen when the program is loaded. Only for
- * serial inner loops: what OpenMP outlines from a cloned function is not cloned. The sanitizers cannot instrument the
- * resolver, which runs before they are set up, and get the baseline. */
+ * serial inner loops: what OpenMP outlines from a cloned function is not cloned; and only for static functions of a
+ * name that no other file has so compiled, since clang's symbols of a choice are seen by all files, and are not the
+ * function's own. The sanitizers cannot instrument the resolver, which runs before they are set up, and get the
+ * baseline. */
 #ifndef MEMTX_MATH_CLONES_H
 #define MEMTX_MATH_CLONES_H
 

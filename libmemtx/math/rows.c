@@ -7,7 +7,7 @@
 #include "math/clones.h"
 #include "math/half.h"
 
-MEMTX__CLONES float memtx__dot(const float *a, const float *b, size_t n)
+MEMTX__CLONES static float dot(const float *a, const float *b, size_t n)
 {
     float sum = 0;
 #pragma omp simd reduction(+ : sum)
@@ -15,6 +15,11 @@ MEMTX__CLONES float memtx__dot(const float *a, const float *b, size_t n)
         sum += a[i] * b[i];
     }
     return sum;
+}
+
+float memtx__dot(const float *a, const float *b, size_t n)
+{
+    return dot(a, b, n);
 }
 
 size_t memtx__row_type_bytes(enum memtx_row_type type)

@@ -151,17 +151,12 @@ static int read_blob(unsigned char *bytes, struct memtx__loaded_run *loaded, con
 static int load_run(struct memtx__cluster *cluster, const struct memtx__clusters *clusters,
                     struct memtx__loaded_run *loaded, size_t pair)
 {
-    const uint64_t block_rows = clusters->options.block_rows, n_blocks = loaded->run.n_rows / block_rows;
+    const uint64_t block_rows = clusters->options.block_rows;
+    const uint64_t end = (loaded->run.first_row + loaded->run.n_rows) / block_rows;
+    const size_t n_before = cluster->n_blocks, n_groups_before = cluster->groups->n_blocks;
     const struct memtx__run_blob *blob = &loaded->blobs[pair];
     unsigned char *bytes;
-    if (loaded->run.first_row % block_rows || loaded->run.n_rows % block_rows ||
-        blob->n_bytes != memtx__cluster_bytes(cluster, (size_t)n_blocks)) {
-        return memtx__fail(MEMTX_E_MISMATCH, "the clusters of rows %llu to %llu are of other blocks than of %llu rows",
-                           (unsigned long long)loaded->run.first_row,
-                           (unsigned long long)(loaded->run.first_row + loaded->run.n_rows - 1),
-                           (unsigned long long)block_rows);
-    }
-    int status = memtx__alloc_raw(&bytes, (size_t)blob->n_bytes, 1);
+    int status = memtx__alloc_raw(&bytes, (size_t)blob->n_bytes, 1); /* bounded by the file's size */
     if (status) {
         return status;
     }
@@ -170,6 +165,13 @@ static int load_run(struct memtx__cluster *cluster, const struct memtx__clusters
         status = memtx__cluster_load(cluster, bytes, (size_t)blob->n_bytes);
     }
     memtx__free(bytes);
+    if (!status && (cluster->n_blocks == n_before || cluster->first_block + cluster->n_blocks != end)) {
+        cluster->n_blocks = n_before;
+        cluster->groups->n_blocks = n_groups_before;
+        status = memtx__fail(MEMTX_E_MISMATCH, "the clusters of rows %llu to %llu are of other blocks",
+                             (unsigned long long)loaded->run.first_row,
+                             (unsigned long long)(loaded->run.first_row + loaded->run.n_rows - 1));
+    }
     return status;
 }
 
@@ -295,7 +297,7 @@ static int write_pair(void *context, struct memtx__sealing *sealing, size_t pair
     const struct memtx__cluster *cluster = clusters->of_pair[pair];
     const uint64_t block_rows = clusters->options.block_rows;
     const size_t n_blocks = (size_t)(sealing->run.n_rows / block_rows);
-    const size_t n_bytes = memtx__cluster_bytes(cluster, n_blocks);
+    const size_t n_bytes = memtx__cluster_bytes(cluster, sealing->run.first_row / block_rows, n_blocks);
     const off_t offset = ftello(sealing->file);
     unsigned char *bytes;
     int status = memtx__alloc_raw(&bytes, n_bytes, 1);

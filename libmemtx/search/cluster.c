@@ -18,14 +18,26 @@
 #include "math/rows.h"
 #include "search/kmeans.h"
 
-enum { MOST_ROUNDS = 100, TILE_ROWS = 256 };
+enum { MOST_ROUNDS = 100, TILE_ROWS = 256, GROUP_CLUSTERS = 32 };
 
 /* Of the mean of the diagonal of C, added to it: directions that the sample does not know count a little too. */
 static const double regularity = 0.01;
 
 struct memtx__cluster_options memtx__cluster_options_default(void)
 {
-    return (struct memtx__cluster_options){.block_rows = 2040, .cluster_rows = 32, .n_rounds = 4};
+    return (struct memtx__cluster_options){.block_rows = 2040, .cluster_rows = 32, .n_rounds = 4, .group_blocks = 32};
+}
+
+/* The index of an index's clusters, if it has groups of at least two blocks. */
+static int create_groups(struct memtx__cluster *cluster)
+{
+    const struct memtx__cluster_options *options = &cluster->options;
+    const uint64_t blocks = options->group_blocks, first = blocks ? (cluster->first_block + blocks - 1) / blocks : 0;
+    const struct memtx__cluster_options of_groups = {.block_rows = (uint32_t)(blocks * cluster->per_block),
+                                                     .cluster_rows = GROUP_CLUSTERS,
+                                                     .n_rounds = options->n_rounds,
+                                                     .seed = options->seed};
+    return blocks ? memtx__cluster_create(&cluster->groups, cluster->type, cluster->dim, first, &of_groups) : MEMTX_OK;
 }
 
 int memtx__cluster_create(struct memtx__cluster **out, enum memtx_row_type type, size_t dim, uint64_t first_block,
@@ -39,6 +51,12 @@ int memtx__cluster_create(struct memtx__cluster **out, enum memtx_row_type type,
                            chosen.block_rows, MEMTX__KMEANS_MOST_ROWS, chosen.cluster_rows, chosen.n_rounds,
                            MOST_ROUNDS);
     }
+    const size_t per_block = (chosen.block_rows + chosen.cluster_rows - 1) / chosen.cluster_rows;
+    if (chosen.group_blocks && (chosen.group_blocks > MEMTX__KMEANS_MOST_ROWS / per_block ||
+                                chosen.group_blocks * per_block < GROUP_CLUSTERS)) {
+        return memtx__fail(MEMTX_E_INVALID, "groups of %u blocks of %zu clusters (%d..%d clusters together)",
+                           chosen.group_blocks, per_block, GROUP_CLUSTERS, MEMTX__KMEANS_MOST_ROWS);
+    }
     struct memtx__cluster *cluster;
     int status = memtx__alloc(&cluster, 1, sizeof *cluster);
     if (status) {
@@ -47,8 +65,13 @@ int memtx__cluster_create(struct memtx__cluster **out, enum memtx_row_type type,
     cluster->options = chosen;
     cluster->type = type;
     cluster->dim = dim;
-    cluster->per_block = (chosen.block_rows + chosen.cluster_rows - 1) / chosen.cluster_rows;
+    cluster->per_block = per_block;
     cluster->first_block = first_block;
+    status = create_groups(cluster);
+    if (status) {
+        memtx__cluster_destroy(cluster);
+        return status;
+    }
     *out = cluster;
     return MEMTX_OK;
 }
@@ -58,6 +81,7 @@ void memtx__cluster_destroy(struct memtx__cluster *cluster)
     if (!cluster) {
         return;
     }
+    memtx__cluster_destroy(cluster->groups);
     memtx__free(cluster->centroids);
     memtx__free(cluster->spreads);
     memtx__free(cluster->starts);
@@ -279,18 +303,14 @@ static void finish_block(struct memtx__cluster *cluster, struct block_work *work
     cluster->n_blocks++;
 }
 
-int memtx__cluster_add(struct memtx__cluster *cluster, const struct memtx__row_set *rows, const float *queries,
-                       size_t n_queries)
+static int add_block(struct memtx__cluster *cluster, const struct memtx__row_set *rows, const float *queries,
+                     size_t n_queries)
 {
     const size_t block_rows = cluster->options.block_rows;
     const uint64_t block = cluster->first_block + cluster->n_blocks;
     struct memtx__arena arena = {0};
     struct block_work work;
     bool is_measured;
-    if (rows->type != cluster->type || rows->dim != cluster->dim) {
-        return memtx__fail(MEMTX_E_INVALID, "rows of type %d and size %zu in an index of type %d and size %zu",
-                           (int)rows->type, rows->dim, (int)cluster->type, cluster->dim);
-    }
     take_work(&work, &arena, cluster);
     int status = memtx__cluster_grow(cluster, 1);
     if (!status) {
@@ -311,5 +331,60 @@ int memtx__cluster_add(struct memtx__cluster *cluster, const struct memtx__row_s
         finish_block(cluster, &work, is_measured);
     }
     memtx__arena_release(&arena);
+    return status;
+}
+
+/* ---- groups ----------------------------------------------------------------------------------- */
+
+/* To the spread of centroids in each cluster of the newest group, the mean spread of the clusters themselves. */
+static void add_their_spreads(struct memtx__cluster *groups, const float *spreads)
+{
+    const size_t place = groups->n_blocks - 1, per_block = groups->per_block;
+    const uint16_t *starts = groups->starts + place * (per_block + 1);
+    const uint16_t *order = groups->order + place * groups->options.block_rows;
+    for (size_t c = 0; c < per_block; c++) {
+        double sum = 0;
+        for (size_t i = starts[c]; i < starts[c + 1]; i++) {
+            sum += (double)spreads[order[i]];
+        }
+        if (starts[c] < starts[c + 1]) {
+            groups->spreads[place * per_block + c] += (float)(sum / (starts[c + 1] - starts[c]));
+        }
+    }
+}
+
+/* Groups of which all blocks are there now. */
+static int add_groups(struct memtx__cluster *cluster, const float *queries, size_t n_queries)
+{
+    struct memtx__cluster *groups = cluster->groups;
+    const uint64_t end = cluster->first_block + cluster->n_blocks;
+    int status = MEMTX_OK;
+    while (groups && !status && (groups->first_block + groups->n_blocks + 1) * cluster->options.group_blocks <= end) {
+        const size_t n = groups->options.block_rows;
+        const uint64_t first = (groups->first_block + groups->n_blocks) * n;
+        const size_t place = (size_t)(first - cluster->first_block * cluster->per_block);
+        const struct memtx__row_block centroids = {
+            cluster->centroids + place * cluster->dim * memtx__row_type_bytes(cluster->type), first, n};
+        status =
+            add_block(groups, &(struct memtx__row_set){&centroids, 1, cluster->type, cluster->dim}, queries, n_queries);
+        if (!status) {
+            add_their_spreads(groups, cluster->spreads + place);
+        }
+    }
+    return status;
+}
+
+int memtx__cluster_add(struct memtx__cluster *cluster, const struct memtx__row_set *rows, const float *queries,
+                       size_t n_queries)
+{
+    if (rows->type != cluster->type || rows->dim != cluster->dim) {
+        return memtx__fail(MEMTX_E_INVALID, "rows of type %d and size %zu in an index of type %d and size %zu",
+                           (int)rows->type, rows->dim, (int)cluster->type, cluster->dim);
+    }
+    int status = add_block(cluster, rows, queries, n_queries);
+    if (!status) {
+        status = add_groups(cluster, queries, n_queries);
+        cluster->n_blocks -= status ? 1 : 0;
+    }
     return status;
 }

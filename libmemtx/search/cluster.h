@@ -11,6 +11,10 @@
  * A search scores all centroids, keeps for each query the best share of the clusters, turns these lists around so that
  * each cluster is read once and meets all the queries that want it, and merges what it finds with an exact search of
  * the rows outside full blocks. Scores are inner products with the stored rows.
+ *
+ * Where there are many clusters scoring all centroids would cost the most. So the centroids of each `group_blocks`
+ * blocks are clustered in turn, as if they were the rows of a block: `groups` is an index like this one, whose row ids
+ * are clusters. A query then looks at the centroids of its best clusters of clusters only.
  */
 #ifndef MEMTX_SEARCH_CLUSTER_H
 #define MEMTX_SEARCH_CLUSTER_H
@@ -26,6 +30,7 @@ struct memtx__cluster_options {
     uint32_t block_rows;   /* 1..16,384; default 2,040: four chunks of f16 rows of 64 */
     uint32_t cluster_rows; /* rows of a cluster in the mean, 1..block_rows; default 32 */
     uint32_t n_rounds;     /* of k-means, 1..100; default 4 */
+    uint32_t group_blocks; /* blocks whose centroids are clustered together; default 32, 0: none are */
     uint64_t seed;         /* of k-means */
 };
 
@@ -41,6 +46,7 @@ struct memtx__cluster {
     uint16_t *starts;         /* [n_blocks][per_block + 1]: where in the block's order a cluster begins */
     uint16_t *order;          /* [n_blocks][block_rows]: places in the block, cluster by cluster, ascending in each */
     size_t centroids_held, spreads_held, starts_held, order_held;
+    struct memtx__cluster *groups; /* of which each block is a group of this one's clusters; NULL: there are none */
 };
 
 struct memtx__cluster_options memtx__cluster_options_default(void);
@@ -62,21 +68,38 @@ int memtx__cluster_add(struct memtx__cluster *cluster, const struct memtx__row_s
 
 /* ---- as bytes (cluster_bytes.c has the format) ------------------------------------------------ */
 
-/* Bytes that n_blocks blocks take. */
-size_t memtx__cluster_bytes(const struct memtx__cluster *cluster, size_t n_blocks);
+/* Bytes of the blocks `block` .. block + n_blocks - 1, with the groups among them. */
+size_t memtx__cluster_bytes(const struct memtx__cluster *cluster, uint64_t block, size_t n_blocks);
 
-/* bytes[memtx__cluster_bytes(n_blocks)] of the blocks `block` .. block + n_blocks - 1, which the index has. */
+/* bytes[memtx__cluster_bytes(block, n_blocks)] of the blocks `block` .. block + n_blocks - 1, which the index has. */
 void memtx__cluster_save(unsigned char *bytes, const struct memtx__cluster *cluster, uint64_t block, size_t n_blocks);
 
-/* Appends those of the blocks that were saved which the index has not; the next one must be among them. MEMTX_E_CORRUPT
- * (not what was saved), MEMTX_E_MISMATCH (another type, dim, options or place), MEMTX_E_NO_MEMORY; the index is then as
- * it was. */
+/* Appends those of the blocks that were saved which the index has not; the next one must be among them. Groups that end
+ * among them come too, where those before them are there; others are made by the next block that is added.
+ * MEMTX_E_CORRUPT (not what was saved), MEMTX_E_MISMATCH (another type, dim, options or place), MEMTX_E_NO_MEMORY; the
+ * index is then as it was. */
 int memtx__cluster_load(struct memtx__cluster *cluster, const unsigned char *bytes, size_t n_bytes);
 
 /* Room for n_blocks more blocks behind those that are there; for cluster.c and cluster_bytes.c. MEMTX_E_NO_MEMORY. */
 int memtx__cluster_grow(struct memtx__cluster *cluster, size_t n_blocks);
 
 /* ---- search (cluster_search.c) ---------------------------------------------------------------- */
+
+/* Scratch of choosing clusters by groups (cluster_choice.c), of each thread. */
+struct memtx__cluster_choice {
+    size_t most_tops;     /* clusters of clusters; 0: the index has no groups, or too few */
+    size_t most_members;  /* clusters that a query looks at */
+    uint32_t *wanted;     /* [n_threads][abreast][most_tops]: tops of each query */
+    uint32_t *n_wanted;   /* [n_threads][abreast] */
+    uint32_t *lists;      /* [n_threads][abreast * most_tops]: queries of each top */
+    uint32_t *starts;     /* [n_threads][most_tops + 1] */
+    float *queries;       /* [n_threads][abreast][dim]: those that want a top */
+    float *scores;        /* [n_threads][abreast][TILE]: of these and some of its clusters */
+    uint32_t *ids;        /* [n_threads][TILE]: of these clusters */
+    float *member_scores; /* [n_threads][abreast][most_members]: what each query has looked at */
+    uint32_t *members;    /* [n_threads][abreast][most_members] */
+    uint32_t *n_members;  /* [n_threads][abreast] */
+};
 
 /* Scratch of one searcher, for any index of the same dim. Zero before the first reserve. */
 struct memtx__cluster_search {
@@ -104,10 +127,12 @@ struct memtx__cluster_search {
     size_t *short_places;
     bool *is_visible;                     /* [most_clusters], by blocks: a row of the block is */
     struct memtx__row_block *tail_blocks; /* [most_row_blocks + 1] */
+    struct memtx__cluster_choice choice;
 };
 
 /* bench/README.md has the figures by which this and the size of the clusters were chosen. */
 #define MEMTX__CLUSTER_SHARE_DEFAULT 0.05
+#define MEMTX__CLUSTER_TOP_SHARE 0.2 /* of the clusters of clusters, where there are four groups and more */
 
 /* Scratch for up to n_queries queries, k neighbours and a share of the clusters (above 0, up to 1) in this index as it
  * is, over up to n_row_blocks blocks of visible rows, for the number of threads that OpenMP has now. Allocates only

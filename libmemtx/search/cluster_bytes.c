@@ -9,11 +9,13 @@
  *   4      u32 block_rows
  *   4      u32 cluster_rows
  *   4      u32 rounds of k-means
+ *   4      u32 group_blocks
  *   8      u64 seed
  *   8      u64 first block
  *   8      u64 n_blocks
  *   then   for each block: u16 starts[per_block + 1], u16 order[block_rows], f32 spreads[per_block],
  *          centroids[per_block][d] of the type
+ *   then   if there are groups whose last blocks are among these: they, in this format
  *   4      u32 CRC-32C of all that comes before
  *
  * History: 1, the first.
@@ -32,7 +34,7 @@
 #include "search/cluster.h"
 #include "search/kmeans.h"
 
-enum { HEADER_BYTES = 52, CRC_BYTES = 4, MAGIC_BYTES = 8 };
+enum { HEADER_BYTES = 56, FIRST_AT = 40, N_BLOCKS_AT = 48, CRC_BYTES = 4, MAGIC_BYTES = 8 };
 static const char magic[MAGIC_BYTES + 1] = "mtxclus1";
 
 static size_t block_bytes(const struct memtx__cluster *cluster)
@@ -41,9 +43,26 @@ static size_t block_bytes(const struct memtx__cluster *cluster)
            cluster->per_block * cluster->dim * memtx__row_type_bytes(cluster->type);
 }
 
-size_t memtx__cluster_bytes(const struct memtx__cluster *cluster, size_t n_blocks)
+/* The groups that end among the blocks `block` .. block + n_blocks - 1: *first and how many. */
+static size_t groups_within(uint64_t *first, const struct memtx__cluster *cluster, uint64_t block, size_t n_blocks)
 {
-    return HEADER_BYTES + n_blocks * block_bytes(cluster) + CRC_BYTES;
+    const struct memtx__cluster *groups = cluster->groups;
+    const uint64_t blocks = cluster->options.group_blocks, end = blocks ? (block + n_blocks) / blocks : 0;
+    *first = blocks ? block / blocks : 0;
+    if (!groups || end <= *first) {
+        return 0;
+    }
+    const uint64_t end_made = groups->first_block + groups->n_blocks, last = end < end_made ? end : end_made;
+    *first = *first > groups->first_block ? *first : groups->first_block;
+    return last > *first ? (size_t)(last - *first) : 0;
+}
+
+size_t memtx__cluster_bytes(const struct memtx__cluster *cluster, uint64_t block, size_t n_blocks)
+{
+    uint64_t first;
+    const size_t n_groups = groups_within(&first, cluster, block, n_blocks);
+    return HEADER_BYTES + n_blocks * block_bytes(cluster) + CRC_BYTES +
+           (n_groups ? memtx__cluster_bytes(cluster->groups, first, n_groups) : 0);
 }
 
 static void put_header(unsigned char *bytes, const struct memtx__cluster *cluster, uint64_t block, size_t n_blocks)
@@ -55,9 +74,10 @@ static void put_header(unsigned char *bytes, const struct memtx__cluster *cluste
     memtx__put_u32(bytes + 16, options->block_rows);
     memtx__put_u32(bytes + 20, options->cluster_rows);
     memtx__put_u32(bytes + 24, options->n_rounds);
-    memtx__put_u64(bytes + 28, options->seed);
-    memtx__put_u64(bytes + 36, block);
-    memtx__put_u64(bytes + 44, n_blocks);
+    memtx__put_u32(bytes + 28, options->group_blocks);
+    memtx__put_u64(bytes + 32, options->seed);
+    memtx__put_u64(bytes + FIRST_AT, block);
+    memtx__put_u64(bytes + N_BLOCKS_AT, n_blocks);
 }
 
 static unsigned char *put_u16s(unsigned char *bytes, const uint16_t *values, size_t n)
@@ -81,6 +101,8 @@ void memtx__cluster_save(unsigned char *bytes, const struct memtx__cluster *clus
     const size_t block_rows = cluster->options.block_rows, n_starts = cluster->per_block + 1;
     const size_t centroid_bytes = cluster->per_block * cluster->dim * memtx__row_type_bytes(cluster->type);
     unsigned char *at = bytes + HEADER_BYTES;
+    uint64_t first_group;
+    const size_t n_groups = groups_within(&first_group, cluster, block, n_blocks);
     put_header(bytes, cluster, block, n_blocks);
     for (size_t i = 0; i < n_blocks; i++) {
         const size_t place = (size_t)(block - cluster->first_block) + i;
@@ -90,6 +112,10 @@ void memtx__cluster_save(unsigned char *bytes, const struct memtx__cluster *clus
         at += 4 * cluster->per_block;
         memcpy(at, cluster->centroids + place * centroid_bytes, centroid_bytes);
         at += centroid_bytes;
+    }
+    if (n_groups) {
+        memtx__cluster_save(at, cluster->groups, first_group, n_groups);
+        at += memtx__cluster_bytes(cluster->groups, first_group, n_groups);
     }
     memtx__put_u32(at, memtx__crc32c(0, bytes, (size_t)(at - bytes)));
 }
@@ -112,11 +138,10 @@ static int check_block(const struct memtx__cluster *cluster, size_t place)
                : memtx__fail(MEMTX_E_CORRUPT, "block %zu of the saved clusters does not hold each row once", place);
 }
 
-/* *n_passed: of the n_blocks that were saved, those that the index has already. */
-static int check_header(size_t *n_passed, size_t *n_blocks, const struct memtx__cluster *cluster,
+/* Whether these are blocks of such an index from `block` on, and how many. */
+static int check_header(size_t *n_blocks, const struct memtx__cluster *cluster, uint64_t block,
                         const unsigned char *bytes, size_t n_bytes)
 {
-    const uint64_t next = cluster->first_block + cluster->n_blocks;
     unsigned char expected[HEADER_BYTES];
     if (n_bytes < HEADER_BYTES + CRC_BYTES || memcmp(bytes, magic, MAGIC_BYTES) != 0) {
         return memtx__fail(MEMTX_E_CORRUPT, "%zu bytes that are no saved clusters", n_bytes);
@@ -124,32 +149,88 @@ static int check_header(size_t *n_passed, size_t *n_blocks, const struct memtx__
     if (memtx__get_u32(bytes + n_bytes - CRC_BYTES) != memtx__crc32c(0, bytes, n_bytes - CRC_BYTES)) {
         return memtx__fail(MEMTX_E_CORRUPT, "saved clusters whose checksum is not theirs");
     }
-    const uint64_t first = memtx__get_u64(bytes + 36);
-    *n_blocks = (n_bytes - HEADER_BYTES - CRC_BYTES) / block_bytes(cluster);
-    put_header(expected, cluster, first, *n_blocks);
-    if (memcmp(bytes, expected, HEADER_BYTES - 8) != 0 || first > next || next - first >= *n_blocks) {
-        return memtx__fail(MEMTX_E_MISMATCH, "saved clusters of other rows, settings or blocks: %zu from block %llu on",
-                           *n_blocks, (unsigned long long)first);
-    }
-    if (memtx__get_u64(bytes + 44) != *n_blocks || memtx__cluster_bytes(cluster, *n_blocks) != n_bytes) {
+    const uint64_t said = memtx__get_u64(bytes + N_BLOCKS_AT);
+    if (said > (n_bytes - HEADER_BYTES - CRC_BYTES) / block_bytes(cluster)) {
         return memtx__fail(MEMTX_E_CORRUPT, "saved clusters of %zu bytes that say they are %llu blocks", n_bytes,
-                           (unsigned long long)memtx__get_u64(bytes + 44));
+                           (unsigned long long)said);
     }
-    *n_passed = (size_t)(next - first);
+    *n_blocks = (size_t)said;
+    put_header(expected, cluster, block, *n_blocks);
+    if (memcmp(bytes, expected, HEADER_BYTES) != 0) {
+        return memtx__fail(MEMTX_E_MISMATCH, "saved clusters of other rows, settings or blocks: block %llu, not %llu",
+                           (unsigned long long)memtx__get_u64(bytes + FIRST_AT),
+                           (unsigned long long)memtx__get_u64(expected + FIRST_AT));
+    }
     return MEMTX_OK;
+}
+
+/* Whether every cluster with rows stands in the group at this place: not where a block was clustered anew after the
+ * group had been saved. */
+static bool serves(const struct memtx__cluster *cluster, size_t place)
+{
+    const struct memtx__cluster *groups = cluster->groups;
+    const size_t n = groups->options.block_rows, per_block = cluster->per_block;
+    const size_t first = (size_t)((groups->first_block + place) * n - cluster->first_block * per_block);
+    const uint16_t *order = groups->order + place * n;
+    unsigned char stands[MEMTX__KMEANS_MOST_ROWS] = {0};
+    bool all = true;
+    for (size_t i = 0; i < groups->starts[place * (groups->per_block + 1) + groups->per_block]; i++) {
+        stands[order[i]] = 1;
+    }
+    for (size_t c = first; c < first + n && all; c++) {
+        const uint16_t *starts = cluster->starts + c / per_block * (per_block + 1) + c % per_block;
+        all = starts[0] == starts[1] || stands[c - first];
+    }
+    return all;
+}
+
+/* The groups behind the blocks, of which there are n_blocks then. They are passed over where those before them are not
+ * there, and where they are of other blocks. */
+static int load_groups(struct memtx__cluster *cluster, const unsigned char *bytes, size_t n_bytes, size_t n_blocks)
+{
+    struct memtx__cluster *groups = cluster->groups;
+    size_t n_groups = 0;
+    if (!groups || n_bytes < HEADER_BYTES) {
+        return memtx__fail(MEMTX_E_CORRUPT, "%zu bytes behind the blocks of saved clusters", n_bytes);
+    }
+    const uint64_t first = memtx__get_u64(bytes + FIRST_AT);
+    int status = check_header(&n_groups, groups, first, bytes, n_bytes);
+    if (status) {
+        return status;
+    }
+    if (first > UINT32_MAX || (first + n_groups) * cluster->options.group_blocks > cluster->first_block + n_blocks) {
+        return memtx__fail(MEMTX_E_CORRUPT, "saved clusters with groups of other blocks than there are");
+    }
+    const uint64_t next = groups->first_block + groups->n_blocks;
+    const size_t n_before = groups->n_blocks;
+    if (first > next || next - first >= n_groups) {
+        return MEMTX_OK;
+    }
+    status = memtx__cluster_load(groups, bytes, n_bytes);
+    for (size_t place = n_before; place < groups->n_blocks; place++) {
+        groups->n_blocks = serves(cluster, place) ? groups->n_blocks : place;
+    }
+    return status;
 }
 
 int memtx__cluster_load(struct memtx__cluster *cluster, const unsigned char *bytes, size_t n_bytes)
 {
     const size_t block_rows = cluster->options.block_rows, n_starts = cluster->per_block + 1;
     const size_t centroid_bytes = cluster->per_block * cluster->dim * memtx__row_type_bytes(cluster->type);
-    size_t n_passed = 0, n_blocks = 0;
-    int status = check_header(&n_passed, &n_blocks, cluster, bytes, n_bytes);
-    if (!status) {
-        status = memtx__cluster_grow(cluster, n_blocks - n_passed);
+    const uint64_t next = cluster->first_block + cluster->n_blocks;
+    const uint64_t first = n_bytes < HEADER_BYTES ? next : memtx__get_u64(bytes + FIRST_AT);
+    size_t n_blocks = 0;
+    int status = check_header(&n_blocks, cluster, first, bytes, n_bytes);
+    if (!status && (first > next || next - first > n_blocks)) {
+        status = memtx__fail(MEMTX_E_MISMATCH, "saved clusters of %zu blocks from block %llu on, not of block %llu",
+                             n_blocks, (unsigned long long)first, (unsigned long long)next);
     }
-    const unsigned char *at = bytes + HEADER_BYTES + n_passed * block_bytes(cluster);
-    const size_t end = cluster->n_blocks + n_blocks - n_passed;
+    if (status) {
+        return status;
+    }
+    const size_t end = cluster->n_blocks + n_blocks - (size_t)(next - first);
+    const unsigned char *at = bytes + HEADER_BYTES + (size_t)(next - first) * block_bytes(cluster);
+    status = memtx__cluster_grow(cluster, end - cluster->n_blocks);
     for (size_t place = cluster->n_blocks; !status && place < end; place++) {
         at = get_u16s(cluster->starts + place * n_starts, at, n_starts);
         at = get_u16s(cluster->order + place * block_rows, at, block_rows);
@@ -158,6 +239,9 @@ int memtx__cluster_load(struct memtx__cluster *cluster, const unsigned char *byt
         memcpy(cluster->centroids + place * centroid_bytes, at, centroid_bytes);
         at += centroid_bytes;
         status = check_block(cluster, place);
+    }
+    if (!status && n_bytes > HEADER_BYTES + n_blocks * block_bytes(cluster) + CRC_BYTES) {
+        status = load_groups(cluster, at, (size_t)(bytes + n_bytes - CRC_BYTES - at), end);
     }
     cluster->n_blocks = status ? cluster->n_blocks : end;
     return status;

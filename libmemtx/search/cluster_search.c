@@ -1,32 +1,28 @@
 /* Searching the cluster index (cluster.h).
  *
- * Each thread takes a slice of the queries. It scores all centroids, some queries at a time, and selects the clusters
- * that each query wants; sorts what they want by cluster; and goes through the clusters: the rows of one are read and
- * converted once, turned around so that 16 rows stand side by side, and meet four queries at a time. So a score is
+ * Each thread takes a slice of the queries. It chooses the clusters that each query wants (cluster_choice.c); sorts what
+ * they want by cluster; and goes through the clusters: the rows of one are read and converted once, turned around so
+ * that 16 rows stand side by side, and meet six queries at a time. Last come the rows outside the index: by then the
+ * best are known well enough that few of them change anything. So a score is
  * summed up in the same order whichever other queries there are, and does not depend on the number of threads.
  *
- * Cost: 1 / cluster_rows of an exact search for the centroids, then the share of the rows, each read once a thread.
+ * Cost: 1 / cluster_rows of an exact search for the centroids, or a quarter of that in groups; then the share of the
+ * rows, each read once a thread.
  */
 #include <math.h>
 #include <omp.h>
 #include <string.h>
 
 #include "base/status.h"
-#include "math/clones.h"
-#include "math/linear.h"
+#include "math/lanes.h"
 #include "math/rows.h"
-#include "math/select.h"
-#include "search/cluster.h"
+#include "search/cluster_call.h"
 
 enum {
-    TILE_CENTROIDS = 512,
-    MOST_SCORES = 1 << 19, /* of a thread, where LEAST_ABREAST queries leave the choice: what a core's cache holds */
-    LEAST_ABREAST = 16,
-    MOST_ABREAST = 256,
-    LANES = 16,          /* rows that are scored side by side */
-    ABREAST = 4,         /* queries that meet them at a time */
-    SPREADS_ADDED = 2,   /* to a centroid's score: see cluster.c */
-    LEAST_ROWS_OF_K = 8, /* the clusters of a query hold so many times k rows in the mean */
+    LANES = MEMTX__LANES,          /* rows that are scored side by side */
+    ABREAST = MEMTX__LANE_QUERIES, /* queries that meet them at a time */
+    MOST_TAIL_BLOCKS = 4,          /* of rows outside the index, that are scored like a cluster's */
+    LEAST_ROWS_OF_K = 8,           /* the clusters of a query hold so many times k rows in the mean */
 };
 
 size_t memtx__cluster_n_wanted(const struct memtx__cluster *cluster, size_t n_clusters, size_t k, double share)
@@ -36,19 +32,6 @@ size_t memtx__cluster_n_wanted(const struct memtx__cluster *cluster, size_t n_cl
     size_t n = by_share > by_k ? by_share : by_k;
     n = n < MEMTX__TOPK_MOST_K ? n : MEMTX__TOPK_MOST_K;
     return n < n_clusters ? n : n_clusters;
-}
-
-/* Queries whose scores of all centroids stand side by side. */
-static size_t queries_abreast(size_t n_clusters)
-{
-    const size_t n = n_clusters ? MOST_SCORES / n_clusters : MOST_ABREAST;
-    return n < LEAST_ABREAST ? LEAST_ABREAST : n > MOST_ABREAST ? MOST_ABREAST : n;
-}
-
-/* The most scores that stand side by side, for up to n_clusters. */
-static size_t scores_room(size_t n_clusters)
-{
-    return LEAST_ABREAST * n_clusters > MOST_SCORES ? LEAST_ABREAST * n_clusters : MOST_SCORES;
 }
 
 /* ---- scratch ---------------------------------------------------------------------------------- */
@@ -61,10 +44,7 @@ static void take_scratch(struct memtx__cluster_search *s)
     s->n_wanted = memtx__arena_take(arena, s->most_queries, sizeof *s->n_wanted);
     s->lists = memtx__arena_take(arena, s->most_queries * s->most_wanted, sizeof *s->lists);
     s->list_starts = memtx__arena_take(arena, s->n_threads * (s->most_clusters + 1), sizeof *s->list_starts);
-    s->scores = memtx__arena_take(arena, s->n_threads, scores_room(s->most_clusters) * sizeof *s->scores);
-    s->centroids = memtx__arena_take(arena, s->n_threads * TILE_CENTROIDS * s->dim, sizeof *s->centroids);
-    s->orders = memtx__arena_take(arena, s->n_threads * s->most_clusters, sizeof *s->orders);
-    s->places = memtx__arena_take(arena, s->n_threads * s->most_clusters, sizeof *s->places);
+    memtx__cluster_choice_take(s);
     s->rows_at = memtx__arena_take(arena, s->n_threads * s->most_block_rows, sizeof *s->rows_at);
     s->tiles = memtx__arena_take(arena, s->n_threads * (LANES + 1) * s->dim, sizeof *s->tiles);
     s->candidates = memtx__arena_take(arena, s->most_queries, memtx__topk_capacity(s->most_k) * sizeof *s->candidates);
@@ -91,8 +71,11 @@ int memtx__cluster_reserve(struct memtx__cluster_search *search, const struct me
         return memtx__fail(MEMTX_E_INVALID, "a share of %g (above 0, up to 1), k %zu (1..%d)", share, k,
                            MEMTX__TOPK_MOST_K);
     }
+    struct memtx__cluster_choice choice;
+    memtx__cluster_choice_measure(&choice, cluster, n_clusters, share);
     search->share = share;
-    if (n_queries <= search->most_queries && k <= search->most_k && cluster->dim == search->dim &&
+    if (choice.most_tops <= search->choice.most_tops && choice.most_members <= search->choice.most_members &&
+        n_queries <= search->most_queries && k <= search->most_k && cluster->dim == search->dim &&
         n_threads == search->n_threads && n_clusters <= search->most_clusters && n_wanted <= search->most_wanted &&
         n_row_blocks <= search->most_row_blocks && cluster->options.block_rows <= search->most_block_rows) {
         return MEMTX_OK;
@@ -107,6 +90,7 @@ int memtx__cluster_reserve(struct memtx__cluster_search *search, const struct me
         .most_block_rows = larger(cluster->options.block_rows, search->most_block_rows),
         .share = share,
     };
+    memtx__cluster_choice_measure(&grown.choice, cluster, 2 * n_clusters, share);
     grown.most_wanted = larger(memtx__cluster_n_wanted(cluster, 2 * n_clusters, k, share), search->most_wanted);
     memtx__arena_release(&search->arena);
     *search = (struct memtx__cluster_search){0};
@@ -127,19 +111,7 @@ void memtx__cluster_search_release(struct memtx__cluster_search *search)
 
 /* ---- what is visible -------------------------------------------------------------------------- */
 
-/* One call. */
-struct call {
-    struct memtx__cluster_search *search;
-    const struct memtx__cluster *cluster;
-    const struct memtx__row_set *rows;
-    const float *queries;
-    size_t n_queries, k;
-    size_t n_wanted;
-    struct memtx__row_set tail; /* visible rows outside the index */
-    size_t n_visible;
-};
-
-static void add_tail(struct call *call, const struct memtx__row_block *block, uint64_t from, uint64_t to)
+static void add_tail(struct memtx__cluster_call *call, const struct memtx__row_block *block, uint64_t from, uint64_t to)
 {
     const size_t row_bytes = call->rows->dim * memtx__row_type_bytes(call->rows->type);
     if (from < to) {
@@ -148,7 +120,7 @@ static void add_tail(struct call *call, const struct memtx__row_block *block, ui
     }
 }
 
-static void look(struct call *call)
+static void look(struct memtx__cluster_call *call)
 {
     const struct memtx__cluster *cluster = call->cluster;
     const uint64_t block_rows = cluster->options.block_rows, first = cluster->first_block * block_rows;
@@ -172,6 +144,16 @@ static void look(struct call *call)
     call->n_wanted = memtx__cluster_n_wanted(cluster, n_clusters, call->k, call->search->share);
 }
 
+/* Whether the rows outside the index are visited with the clusters, and not searched before. */
+static bool visits_tail(const struct memtx__cluster_call *call)
+{
+    size_t n_rows = 0;
+    for (size_t b = 0; b < call->tail.n_blocks; b++) {
+        n_rows += call->tail.blocks[b].n_rows;
+    }
+    return call->n_wanted && n_rows <= (size_t)MOST_TAIL_BLOCKS * call->cluster->options.block_rows;
+}
+
 /* ---- a cluster and its queries ---------------------------------------------------------------- */
 
 /* Up to LANES rows of a cluster. */
@@ -191,37 +173,10 @@ static void add_lane(struct tile *tile, const struct memtx__row_set *rows, const
     tile->ids[tile->n++] = id;
 }
 
-MEMTX__CLONES static void score_tile(float scores[ABREAST][LANES], const float *columns,
-                                     const float *const queries[ABREAST], size_t dim)
-{
-    float sums[ABREAST][LANES] = {{0}};
-    for (size_t i = 0; i < dim; i++) {
-        for (size_t q = 0; q < ABREAST; q++) {
-            const float x = queries[q][i];
-#pragma omp simd
-            for (size_t lane = 0; lane < LANES; lane++) {
-                sums[q][lane] += x * columns[i * LANES + lane];
-            }
-        }
-    }
-    memcpy(scores, sums, sizeof sums);
-}
-
-/* Bit i: scores[i] is no worse than the threshold. */
-MEMTX__CLONES static uint32_t which_from(const float *scores, float threshold)
-{
-    uint32_t found = 0;
-#pragma omp simd reduction(| : found)
-    for (int i = 0; i < LANES; i++) {
-        found |= (uint32_t)(scores[i] >= threshold) << i;
-    }
-    return found;
-}
-
 /* Ids do not ascend from cluster to cluster, so that a tie with the threshold may be the better one. */
 static void offer(struct memtx__topk *topk, const float *scores, const struct tile *tile)
 {
-    for (uint32_t found = which_from(scores, topk->threshold); found; found &= found - 1) {
+    for (unsigned found = memtx__lanes_from(scores, topk->threshold); found; found &= found - 1) {
         const size_t lane = (size_t)__builtin_ctz(found);
         if (lane < tile->n && isfinite(scores[lane])) {
             memtx__topk_push(topk, (struct memtx__candidate){scores[lane], tile->ids[lane]});
@@ -229,7 +184,7 @@ static void offer(struct memtx__topk *topk, const float *scores, const struct ti
     }
 }
 
-static void meet_tile(const struct call *call, const struct tile *tile, const uint32_t *list, size_t n)
+static void meet_tile(const struct memtx__cluster_call *call, const struct tile *tile, const uint32_t *list, size_t n)
 {
     const size_t dim = call->rows->dim;
     for (size_t first = 0; first < n; first += ABREAST) {
@@ -239,7 +194,7 @@ static void meet_tile(const struct call *call, const struct tile *tile, const ui
         for (size_t q = 0; q < ABREAST; q++) {
             queries[q] = call->queries + list[first + (q < n_queries ? q : 0)] * dim;
         }
-        score_tile(scores, tile->columns, queries, dim);
+        memtx__lanes_score(scores, tile->columns, queries, dim);
         for (size_t q = 0; q < n_queries; q++) {
             offer(&call->search->topk[list[first + q]], scores[q], tile);
         }
@@ -247,8 +202,8 @@ static void meet_tile(const struct call *call, const struct tile *tile, const ui
 }
 
 /* Cluster `c` of the index meets the queries of its list. */
-static void meet(const struct call *call, struct tile *tile, const unsigned char *const *rows_at, size_t c,
-                 const uint32_t *list, size_t n)
+static void meet(const struct memtx__cluster_call *call, struct tile *tile, const unsigned char *const *rows_at,
+                 size_t c, const uint32_t *list, size_t n)
 {
     const struct memtx__cluster *cluster = call->cluster;
     const size_t block = c / cluster->per_block, block_rows = cluster->options.block_rows;
@@ -270,7 +225,7 @@ static void meet(const struct call *call, struct tile *tile, const unsigned char
 /* ---- a thread's slice ------------------------------------------------------------------------- */
 
 /* Where the visible rows of a block stand. *piece is the first block of rows that may reach into it, and goes on. */
-static void locate(const unsigned char **rows_at, size_t *piece, const struct call *call, size_t block)
+static void locate(const unsigned char **rows_at, size_t *piece, const struct memtx__cluster_call *call, size_t block)
 {
     const struct memtx__row_set *rows = call->rows;
     const size_t row_bytes = rows->dim * memtx__row_type_bytes(rows->type);
@@ -289,89 +244,29 @@ static void locate(const unsigned char **rows_at, size_t *piece, const struct ca
     }
 }
 
-MEMTX__CLONES static void add_spreads(float *scores, const float *spreads, size_t n)
+/* All queries of a slice meet the rows outside the index. */
+static void visit_tail(const struct memtx__cluster_call *call, struct tile *tile, uint32_t *list, size_t first,
+                       size_t n)
 {
-#pragma omp simd
+    const size_t row_bytes = call->rows->dim * memtx__row_type_bytes(call->rows->type);
     for (size_t i = 0; i < n; i++) {
-        scores[i] += SPREADS_ADDED * spreads[i];
+        list[i] = (uint32_t)(first + i);
     }
-}
-
-/* scores[n][n_clusters] of queries and clusters; those of blocks of which nothing is visible are NaN. */
-static int score_clusters(float *scores, float *tile, const struct call *call, const float *queries, size_t n)
-{
-    const struct memtx__cluster *cluster = call->cluster;
-    const size_t dim = cluster->dim, row_bytes = dim * memtx__row_type_bytes(cluster->type);
-    const size_t n_clusters = cluster->n_blocks * cluster->per_block;
-    int status = MEMTX_OK;
-    for (size_t first = 0; first < n_clusters && !status; first += TILE_CENTROIDS) {
-        const size_t n_tile = n_clusters - first < TILE_CENTROIDS ? n_clusters - first : TILE_CENTROIDS;
-        memtx__rows_read(tile, cluster->type, cluster->centroids + first * row_bytes, n_tile * dim);
-        status = memtx__product(scores + first, queries, tile, true, n, n_tile, dim, n_clusters, dim, dim);
-    }
-    for (size_t i = 0; i < n && !status; i++) {
-        add_spreads(scores + i * n_clusters, cluster->spreads, n_clusters);
-    }
-    for (size_t b = 0; b < cluster->n_blocks; b++) {
-        for (size_t i = 0; i < n && !call->search->is_visible[b]; i++) {
-            for (size_t c = b * cluster->per_block; c < (b + 1) * cluster->per_block; c++) {
-                scores[i * n_clusters + c] = NAN;
+    tile->n = 0;
+    for (size_t b = 0; b < call->tail.n_blocks; b++) {
+        const struct memtx__row_block *block = &call->tail.blocks[b];
+        for (size_t i = 0; i < block->n_rows; i++) {
+            add_lane(tile, call->rows, block->rows + i * row_bytes, (int64_t)(block->first_id + i));
+            if (tile->n == LANES || (i + 1 == block->n_rows && b + 1 == call->tail.n_blocks)) {
+                meet_tile(call, tile, list, n);
+                tile->n = 0;
             }
         }
     }
-    return status;
 }
 
-/* The clusters that queries first .. first + n - 1 want, ascending. */
-static int find_wanted(const struct call *call, size_t thread, size_t first, size_t n)
-{
-    struct memtx__cluster_search *s = call->search;
-    const size_t n_clusters = call->cluster->n_blocks * call->cluster->per_block;
-    const size_t n_abreast = queries_abreast(n_clusters), dim = call->rows->dim;
-    float *scores = s->scores + thread * scores_room(s->most_clusters);
-    float *tile = s->centroids + thread * TILE_CENTROIDS * s->dim;
-    uint32_t *places = s->places + thread * s->most_clusters;
-    int32_t *orders = s->orders + thread * s->most_clusters;
-    int status = MEMTX_OK;
-    for (size_t q = first; q < first + n && !status; q += n_abreast) {
-        const size_t n_queries = first + n - q < n_abreast ? first + n - q : n_abreast;
-        status = score_clusters(scores, tile, call, call->queries + q * dim, n_queries);
-        for (size_t i = 0; i < n_queries && !status; i++) {
-            const size_t n_found =
-                memtx__select_largest(places, orders, scores + i * n_clusters, n_clusters, call->n_wanted);
-            memcpy(s->wanted + (q + i) * call->n_wanted, places, n_found * sizeof *places);
-            s->n_wanted[q + i] = (uint32_t)n_found;
-        }
-    }
-    return status;
-}
-
-/* The lists turned around: list[starts[c] .. starts[c + 1]) are the queries first .. first + n - 1 that want cluster
- * c. */
-static void turn_around(uint32_t *list, uint32_t *starts, const struct call *call, size_t first, size_t n)
-{
-    const size_t n_clusters = call->cluster->n_blocks * call->cluster->per_block, n_wanted = call->n_wanted;
-    const uint32_t *wanted = call->search->wanted, *n_found = call->search->n_wanted;
-    memset(starts, 0, (n_clusters + 1) * sizeof *starts);
-    for (size_t q = first; q < first + n; q++) {
-        for (size_t i = 0; i < n_found[q]; i++) {
-            starts[wanted[q * n_wanted + i] + 1]++;
-        }
-    }
-    for (size_t c = 0; c < n_clusters; c++) {
-        starts[c + 1] += starts[c];
-    }
-    for (size_t q = first; q < first + n; q++) {
-        for (size_t i = 0; i < n_found[q]; i++) {
-            list[starts[wanted[q * n_wanted + i]]++] = (uint32_t)q;
-        }
-    }
-    memmove(starts + 1, starts, n_clusters * sizeof *starts);
-    starts[0] = 0;
-}
-
-/* Queries first .. first + n - 1 meet the clusters that they want. */
-static void visit(const struct call *call, size_t thread, size_t first, size_t n)
+/* Queries first .. first + n - 1 meet the clusters that they want, and the tail if it is theirs to meet. */
+static void visit(const struct memtx__cluster_call *call, size_t thread, size_t first, size_t n)
 {
     struct memtx__cluster_search *s = call->search;
     const size_t per_block = call->cluster->per_block;
@@ -381,7 +276,8 @@ static void visit(const struct call *call, size_t thread, size_t first, size_t n
     size_t piece = 0;
     tile.row = tile.columns + LANES * s->dim;
     memset(tile.columns, 0, LANES * s->dim * sizeof *tile.columns); /* lanes that no row has filled yet */
-    turn_around(list, starts, call, first, n);
+    memtx__cluster_turn_around(list, starts, s->wanted + first * call->n_wanted, s->n_wanted + first, call->n_wanted,
+                               first, n, call->cluster->n_blocks * per_block);
     for (size_t block = 0; block < call->cluster->n_blocks; block++) {
         if (starts[block * per_block] == starts[(block + 1) * per_block]) {
             continue;
@@ -393,17 +289,23 @@ static void visit(const struct call *call, size_t thread, size_t first, size_t n
             }
         }
     }
+    if (visits_tail(call)) {
+        visit_tail(call, &tile, list, first, n);
+    }
 }
 
 /* ---- the search ------------------------------------------------------------------------------- */
 
-static int check_call(const struct call *call)
+static int check_call(const struct memtx__cluster_call *call)
 {
     const struct memtx__cluster_search *s = call->search;
     const struct memtx__cluster *cluster = call->cluster;
     const size_t n_clusters = cluster->n_blocks * cluster->per_block;
+    struct memtx__cluster_choice choice;
+    memtx__cluster_choice_measure(&choice, cluster, n_clusters, s->share);
     if (call->n_queries > s->most_queries || call->k < 1 || call->k > s->most_k || cluster->dim != s->dim ||
-        n_clusters > s->most_clusters || call->rows->n_blocks > s->most_row_blocks ||
+        n_clusters > s->most_clusters || choice.most_tops > s->choice.most_tops ||
+        choice.most_members > s->choice.most_members || call->rows->n_blocks > s->most_row_blocks ||
         cluster->options.block_rows > s->most_block_rows ||
         memtx__cluster_n_wanted(cluster, n_clusters, call->k, s->share) > s->most_wanted) {
         return memtx__fail(MEMTX_E_INVALID, "a search for %zu queries and k %zu was prepared for %zu and %zu",
@@ -417,7 +319,7 @@ static int check_call(const struct call *call)
 }
 
 /* Rows in the index: which clusters each query wants, and what it finds there. */
-static int search_clusters(const struct call *call)
+static int search_clusters(const struct memtx__cluster_call *call)
 {
     struct memtx__cluster_search *s = call->search;
     const size_t slice = (call->n_queries + s->n_threads - 1) / s->n_threads;
@@ -426,7 +328,7 @@ static int search_clusters(const struct call *call)
     for (size_t thread = 0; thread < s->n_threads; thread++) {
         const size_t first = thread * slice, n = call->n_queries - first < slice ? call->n_queries - first : slice;
         if (first < call->n_queries) {
-            int failed = find_wanted(call, thread, first, n);
+            int failed = memtx__cluster_choose(call, thread, first, n);
             if (!failed) {
                 visit(call, thread, first, n);
             }
@@ -434,6 +336,21 @@ static int search_clusters(const struct call *call)
         }
     }
     return status ? memtx__fail(status, "a product of the search failed: %s", memtx_status_text(status)) : MEMTX_OK;
+}
+
+/* What exact search finds in the rows outside the index. */
+static int search_tail(const struct memtx__cluster_call *call)
+{
+    struct memtx__cluster_search *s = call->search;
+    const size_t k = call->k;
+    int status =
+        memtx__exact_search(s->tail_scores, s->tail_ids, &s->exact, &call->tail, call->queries, call->n_queries, k);
+    for (size_t q = 0; q < call->n_queries && !status; q++) {
+        for (size_t i = 0; i < k && s->tail_ids[q * k + i] >= 0; i++) {
+            memtx__topk_push(&s->topk[q], (struct memtx__candidate){s->tail_scores[q * k + i], s->tail_ids[q * k + i]});
+        }
+    }
+    return status;
 }
 
 static void give(float *scores, int64_t *ids, const struct memtx__topk *topk, size_t n, size_t k)
@@ -450,7 +367,7 @@ static void give(float *scores, int64_t *ids, const struct memtx__topk *topk, si
 }
 
 /* Queries that found fewer than min(k, visible) rows search all of them. */
-static int fill(float *scores, int64_t *ids, const struct call *call)
+static int fill(float *scores, int64_t *ids, const struct memtx__cluster_call *call)
 {
     struct memtx__cluster_search *s = call->search;
     const size_t k = call->k, dim = call->rows->dim, n_found = k < call->n_visible ? k : call->n_visible;
@@ -479,27 +396,22 @@ int memtx__cluster_search(float *scores, int64_t *ids, struct memtx__cluster_sea
                           const struct memtx__cluster *cluster, const struct memtx__row_set *rows, const float *queries,
                           size_t n_queries, size_t k)
 {
-    struct call call = {.search = search,
-                        .cluster = cluster,
-                        .rows = rows,
-                        .queries = queries,
-                        .n_queries = n_queries,
-                        .k = k,
-                        .tail = {search->tail_blocks, 0, rows->type, rows->dim}};
+    struct memtx__cluster_call call = {.search = search,
+                                       .cluster = cluster,
+                                       .rows = rows,
+                                       .queries = queries,
+                                       .n_queries = n_queries,
+                                       .k = k,
+                                       .tail = {search->tail_blocks, 0, rows->type, rows->dim}};
     int status = check_call(&call);
     if (status) {
         return status;
     }
     look(&call);
-    status =
-        memtx__exact_search(search->tail_scores, search->tail_ids, &search->exact, &call.tail, queries, n_queries, k);
-    for (size_t q = 0; q < n_queries && !status; q++) {
+    for (size_t q = 0; q < n_queries; q++) {
         memtx__topk_begin(&search->topk[q], search->candidates + q * memtx__topk_capacity(k), k);
-        for (size_t i = 0; i < k && search->tail_ids[q * k + i] >= 0; i++) {
-            memtx__topk_push(&search->topk[q],
-                             (struct memtx__candidate){search->tail_scores[q * k + i], search->tail_ids[q * k + i]});
-        }
     }
+    status = visits_tail(&call) ? memtx__exact_check_queries(queries, n_queries, rows->dim) : search_tail(&call);
     if (!status && call.n_wanted) {
         status = search_clusters(&call);
     }

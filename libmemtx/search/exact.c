@@ -295,6 +295,16 @@ static void finish(float *scores, int64_t *ids, const struct search *search)
 
 /* ---- the search ------------------------------------------------------------------------------- */
 
+int memtx__exact_check_queries(const float *queries, size_t n_queries, size_t dim)
+{
+    for (size_t i = 0; i < n_queries * dim; i++) {
+        if (!isfinite(queries[i])) {
+            return memtx__fail(MEMTX_E_INVALID, "query %zu of the search is not finite", i / dim);
+        }
+    }
+    return MEMTX_OK;
+}
+
 static int check(const struct memtx__exact *exact, const struct memtx__row_set *rows, const float *queries,
                  size_t n_queries, size_t k)
 {
@@ -302,12 +312,7 @@ static int check(const struct memtx__exact *exact, const struct memtx__row_set *
         return memtx__fail(MEMTX_E_INVALID, "a search for %zu queries and k %zu was prepared for %zu and %zu",
                            n_queries, k, exact->most_queries, exact->most_k);
     }
-    for (size_t i = 0; i < n_queries * rows->dim; i++) {
-        if (!isfinite(queries[i])) {
-            return memtx__fail(MEMTX_E_INVALID, "query %zu of the search is not finite", i / rows->dim);
-        }
-    }
-    return MEMTX_OK;
+    return memtx__exact_check_queries(queries, n_queries, rows->dim);
 }
 
 /* The queries in the type of the pass, and zeros behind them to the end of a block. */

@@ -74,6 +74,9 @@ void memtx__exact_take_low(struct memtx__exact *exact, struct memtx__arena *aren
 int memtx__exact_prepare(struct memtx__exact *exact);
 void memtx__exact_release(struct memtx__exact *exact);
 
+/* That all numbers of queries[n_queries][dim] are finite: MEMTX_E_INVALID names the first query that is not. */
+int memtx__exact_check_queries(const float *queries, size_t n_queries, size_t dim);
+
 /* ids[n_queries][k] and scores[n_queries][k] (either may be NULL), best first, ties to the lower id; where fewer than k
  * rows are visible the rest is id -1, score -inf. queries[n_queries][dim] must be finite. Uses all threads. Up to 2^31
  * blocks of up to 2^32 rows each. MEMTX_E_INVALID (a query that is not finite), or what the product says. */

@@ -34,7 +34,23 @@ static bool keep_none(const memtx_store *store, const struct memtx__run *run, co
     return false;
 }
 
-static int write_change(memtx_store *store, const struct memtx__run *added, keeps *keep, const void *context)
+/* The state as it is on disk, when nothing waits: a document that was begun and has no commit yet has no record, and
+ * its id is not given out. */
+static int put_state(memtx_store *store, MDB_txn *txn)
+{
+    struct memtx__state state = store->now.state;
+    for (size_t i = store->now.n_documents; i > 0 && store->now.documents[i - 1].is_dirty; i--) {
+        state.next_document = store->now.documents[i - 1].facts.id;
+    }
+    int code = memtx__lmdb_put_state(store->environment, txn, &state);
+    store->now.state.transaction = state.transaction;
+    return code;
+}
+
+/* After a failure *may_stand says whether the change may be in the database all the same: a commit that failed with its
+ * last write can still be found there when the store is opened again. */
+static int write_change(bool *may_stand, memtx_store *store, const struct memtx__run *added, keeps *keep,
+                        const void *context)
 {
     struct memtx__environment *environment = store->environment;
     MDB_txn *txn;
@@ -53,16 +69,18 @@ static int write_change(memtx_store *store, const struct memtx__run *added, keep
         code = memtx__lmdb_put_run(environment, txn, added);
     }
     if (!code) {
-        code = memtx__lmdb_put_state(environment, txn, &store->now.state);
+        code = put_state(store, txn);
     }
+    *may_stand = !code;
     return memtx__lmdb_end(txn, environment, code, "change the index files");
 }
 
 /* Database first, then files, then the catalogue. Its state record says what is written: what waits goes before. */
-static int change(memtx_store *store, const struct memtx__run *added, keeps *keep, const void *context)
+static int change(bool *may_stand, memtx_store *store, const struct memtx__run *added, keeps *keep, const void *context)
 {
     struct memtx__catalogue *now = &store->now;
     size_t n_kept = 0, place = 0;
+    *may_stand = false;
     int status = memtx__store_check_writable(store);
     if (!status) {
         status = memtx__store_flush(store);
@@ -71,7 +89,7 @@ static int change(memtx_store *store, const struct memtx__run *added, keeps *kee
         status = memtx__grow(&now->runs, &now->n_runs_held, now->n_runs + 1, sizeof *now->runs);
     }
     if (!status) {
-        status = write_change(store, added, keep, context);
+        status = write_change(may_stand, store, added, keep, context);
     }
     if (status) {
         return status;
@@ -98,26 +116,28 @@ static int change(memtx_store *store, const struct memtx__run *added, keeps *kee
 int memtx__store_enter_run(memtx_store *store, const struct memtx__run *run)
 {
     const uint32_t next = store->now.state.next_run;
+    bool may_stand;
     store->now.state.next_run = (uint32_t)run->generation + 1;
-    int status = change(store, run, keep_apart, run);
-    if (status) {
+    int status = change(&may_stand, store, run, keep_apart, run);
+    if (status && !may_stand) {
         store->now.state.next_run = next;
         memtx__run_file_remove(store, run);
-    }
+    } /* else the number is taken; if no record has it after all, the next opening takes the file away */
     return status;
 }
 
 int memtx__store_drop_runs(memtx_store *store, bool all)
 {
     keeps *keep = all ? keep_none : keep_visible;
-    bool any = false;
+    bool any = false, may_stand;
     for (size_t i = 0; i < store->now.n_runs && !any; i++) {
         any = !keep(store, &store->now.runs[i], NULL);
     }
-    return any ? change(store, NULL, keep, NULL) : MEMTX_OK;
+    return any ? change(&may_stand, store, NULL, keep, NULL) : MEMTX_OK;
 }
 
 int memtx__store_drop_run(memtx_store *store, const struct memtx__run *run)
 {
-    return change(store, NULL, keep_apart, run);
+    bool may_stand;
+    return change(&may_stand, store, NULL, keep_apart, run);
 }

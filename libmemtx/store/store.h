@@ -128,7 +128,8 @@ int memtx__store_reopen_document(size_t *out, memtx_store *store, const char *na
 /* ---- runs.c ----------------------------------------------------------------------------------- */
 
 /* Enters a run whose file is finished, in the place of those that it overlaps, whose files go; on disk when this
- * returns. After a failure its file is gone. */
+ * returns. After a failure its file is gone, unless it was the commit that failed: then the record may stand in the
+ * database all the same, and the file stays until the next opening. */
 int memtx__store_enter_run(memtx_store *store, const struct memtx__run *run);
 
 /* Takes out runs, and their files: all, or those whose rows nobody can see any more. */

@@ -1,9 +1,9 @@
 /* Says whether a store is a prefix of the known stream (inspect.h) that holds what was acknowledged:
  *
- *     crash_check DIR --acknowledged R [--ended E] [--capacity C] [--create]
+ *     crash_check DIR --acknowledged R [--ended E] [--capacity C] [--create] [--index]
  *
  * stdout: `R rows, D documents, E ended`. Exit 0, or 1 with one line on stderr. With --create the store is opened as a
- * writer opens it, which makes one where there is none.
+ * writer opens it, which makes one where there is none; with --index its index files are looked at too.
  */
 #include <getopt.h>
 #include <stdio.h>
@@ -13,7 +13,7 @@
 
 static int usage(const char *name)
 {
-    (void)fprintf(stderr, "usage: %s DIR --acknowledged R [--ended E] [--capacity C] [--create]\n", name);
+    (void)fprintf(stderr, "usage: %s DIR --acknowledged R [--ended E] [--capacity C] [--create] [--index]\n", name);
     return 2;
 }
 
@@ -23,11 +23,12 @@ int main(int n_args, char **args)
                                           {"ended", required_argument, NULL, 'e'},
                                           {"capacity", required_argument, NULL, 'c'},
                                           {"create", no_argument, NULL, 'm'},
+                                          {"index", no_argument, NULL, 'i'},
                                           {NULL, 0, NULL, 0}};
     const struct memtx_store_spec spec = crash_spec();
     uint64_t n_rows = 0, n_ended = 0, capacity = 0;
     struct crash_state state;
-    bool create = false;
+    bool create = false, has_index = false;
     for (int option; (option = getopt_long(n_args, args, "", table, NULL)) != -1;) {
         if (option == 'r') {
             n_rows = strtoull(optarg, NULL, 10);
@@ -37,6 +38,8 @@ int main(int n_args, char **args)
             capacity = strtoull(optarg, NULL, 10);
         } else if (option == 'm') {
             create = true;
+        } else if (option == 'i') {
+            has_index = true;
         } else {
             return usage(args[0]);
         }
@@ -49,6 +52,9 @@ int main(int n_args, char **args)
         printf("%llu rows, %llu documents, %llu ended\n", (unsigned long long)state.n_rows,
                (unsigned long long)state.n_documents, (unsigned long long)state.n_ended);
         status = crash_compare(&state, n_rows, n_ended);
+    }
+    if (!status && has_index) {
+        status = crash_inspect_index(args[optind]);
     }
     if (status) {
         (void)fprintf(stderr, "memtx: %s\n", memtx_last_error());

@@ -1,6 +1,8 @@
 /* A store against the known stream (inspect.h). */
 #include "inspect.h"
 
+#include <dirent.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/crc32c.h"
@@ -190,6 +192,70 @@ int crash_inspect(struct crash_state *out, const char *path, const struct memtx_
         return status == MEMTX_E_NOT_FOUND ? MEMTX_OK : status;
     }
     status = check_store(out, store, capacity);
+    int closed = memtx_store_close(store);
+    return status ? status : closed;
+}
+
+/* ---- index files ------------------------------------------------------------------------------ */
+
+static bool belongs(const memtx_store *store, const char *name)
+{
+    static const char *const others[] = {".", "..", "data.mdb", "lock.mdb", "writer"};
+    bool found = false;
+    for (size_t i = 0; i < sizeof others / sizeof others[0] && !found; i++) {
+        found = strcmp(name, others[i]) == 0;
+    }
+    for (size_t i = 0; i < store->now.n_runs && !found; i++) {
+        char run[32];
+        (void)snprintf(run, sizeof run, "run-%016llx.idx", (number)store->now.runs[i].generation);
+        found = strcmp(name, run) == 0;
+    }
+    return found;
+}
+
+static int check_names(const memtx_store *store, const char *path)
+{
+    DIR *list = opendir(path);
+    const struct dirent *entry;
+    int status = list ? MEMTX_OK : memtx__fail(MEMTX_E_IO, "%s: cannot be listed", path);
+    while (!status && (entry = readdir(list))) {
+        if (!belongs(store, entry->d_name)) {
+            status = memtx__fail(MEMTX_E_CORRUPT, "%s is left over", entry->d_name);
+        }
+    }
+    if (list) {
+        (void)closedir(list);
+    }
+    return status;
+}
+
+/* Runs of which half the rows are in sight are asked in any case. */
+static int check_answers(memtx_store *store)
+{
+    size_t n_asked, n_due = 0;
+    int status = crash_ask_all(&n_asked, store);
+    for (size_t i = 0; i < store->now.n_runs; i++) {
+        n_due += store->now.runs[i].first_row + store->now.runs[i].n_rows / 2 >= store->now.state.first_row;
+    }
+    return status || n_asked >= n_due
+               ? status
+               : memtx__fail(MEMTX_E_CORRUPT, "indexes were asked %zu times, of %zu", n_asked, n_due);
+}
+
+int crash_inspect_index(const char *path)
+{
+    memtx_store *store;
+    int status = memtx_store_open(&store, path, NULL, NULL);
+    if (status) {
+        return status == MEMTX_E_NOT_FOUND ? MEMTX_OK : status;
+    }
+    status = check_names(store, path);
+    if (!status) {
+        status = memtx_store_verify(store, NULL);
+    }
+    if (!status) {
+        status = check_answers(store);
+    }
     int closed = memtx_store_close(store);
     return status ? status : closed;
 }

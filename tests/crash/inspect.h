@@ -18,6 +18,11 @@ struct crash_state {
  * first difference as memtx_last_error(). */
 int crash_inspect(struct crash_state *out, const char *path, const struct memtx_store_spec *spec, uint64_t capacity);
 
+/* Opens the store in `path` once more: verification finds nothing, beside the database are the index files that it names
+ * and no others, and every visible row is found by its key through them. Where there is no store it does nothing.
+ * MEMTX_E_CORRUPT, or what the store said. */
+int crash_inspect_index(const char *path);
+
 /* Whether all that was acknowledged is there: MEMTX_E_CORRUPT if not. */
 int crash_compare(const struct crash_state *state, uint64_t n_rows, uint64_t n_ended);
 

@@ -1,16 +1,18 @@
 /* Stands between a program and the C library (LD_PRELOAD), to fail a call of its choice or to record what reaches the
- * store's file. Linux with glibc: the calls go to the kernel by their numbers, and memory to glibc's own allocator.
+ * store's file. Linux with glibc: the calls go to the kernel by their numbers, memory to glibc's own allocator, and what
+ * is done with a stream to glibc, whose own calls below it cannot be stood between.
  *
  * Environment, read when the program calls crash_shim_arm:
  *
- *   MEMTX_SHIM_CLASS    write    write, pwrite, writev, pwritev, to other files than stdin, stdout and stderr
- *                       read     read, pread, the same
+ *   MEMTX_SHIM_CLASS    write    write, pwrite, writev, pwritev, fwrite, fflush, to other files than stdin, stdout and
+ *                                stderr
+ *                       read     read, pread, fread, the same
  *                       sync     fsync, fdatasync, msync
  *                       truncate ftruncate, posix_fallocate
  *                       map      mmap
  *                       memory   malloc, calloc, realloc, posix_memalign, aligned_alloc
  *                       open     open, openat
- *                       name     unlink, unlinkat, rmdir, rename
+ *                       name     unlink, unlinkat, rmdir, rename, renameat
  *                       mkdir    mkdir, mkdirat
  *   MEMTX_SHIM_AT       the n-th call of the class fails, counted from 1
  *   MEMTX_SHIM_ERROR    an errno, or 0: a write puts down half and says so, once
@@ -231,6 +233,48 @@ ssize_t pread64(int fd, void *bytes, size_t n_bytes, off64_t offset)
     return pread(fd, bytes, n_bytes, offset);
 }
 
+/* ---- streams ---------------------------------------------------------------------------------- */
+
+size_t _IO_fwrite(const void *bytes, size_t item_bytes, size_t n_items, FILE *stream);
+size_t _IO_fread(void *bytes, size_t item_bytes, size_t n_items, FILE *stream);
+int _IO_fflush(FILE *stream);
+
+static bool is_file(FILE *stream)
+{
+    return stream && fileno(stream) > STDERR_FILENO;
+}
+
+size_t fwrite(const void *bytes, size_t item_bytes, size_t n_items, FILE *stream)
+{
+    const bool fail = is_file(stream) && fails("write");
+    if (fail && error && !late) {
+        return 0;
+    }
+    size_t n_written = _IO_fwrite(bytes, item_bytes, fail && !error ? n_items / 2 : n_items, stream);
+    if (fail && error) {
+        errno = error;
+        return 0;
+    }
+    return n_written;
+}
+
+/* There is no half of it: a flush that is to put down half puts down nothing. */
+int fflush(FILE *stream)
+{
+    const bool fail = is_file(stream) && fails("write");
+    int result = fail && !late ? EOF : _IO_fflush(stream);
+    if (fail) {
+        errno = error ? error : ENOSPC;
+        return EOF;
+    }
+    return result;
+}
+
+size_t fread(void *bytes, size_t item_bytes, size_t n_items, FILE *stream)
+{
+    return is_file(stream) && fails("read") ? 0 : _IO_fread(bytes, item_bytes, n_items, stream);
+}
+
 /* ---- syncs, sizes, maps ----------------------------------------------------------------------- */
 
 static int sync_file(int fd, long call)
@@ -366,6 +410,11 @@ int rename(const char *from, const char *to)
         renamed(to);
     }
     return result;
+}
+
+int renameat(int from_at, const char *from, int to_at, const char *to)
+{
+    return fails("name") ? -1 : (int)syscall(SYS_renameat, from_at, from, to_at, to);
 }
 
 int mkdirat(int at, const char *path, mode_t mode)

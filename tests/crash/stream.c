@@ -6,6 +6,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "toy_index.h"
+
 enum { LEAP_ROWS = 97, LEAP = 5, N_OWN_NUMBERS = 5, MOST_DOCUMENT_SEGMENTS = 9 };
 
 struct memtx_store_spec crash_spec(void)
@@ -94,6 +96,15 @@ static void acknowledge(const struct crash_writer *writer, uint64_t began_us)
     }
 }
 
+static void choose_index(struct memtx_memory_options *options)
+{
+    options->index = "toy:all";
+    options->resolve_index = toy_resolve;
+    options->run_rows = 1; /* rounded up to a chunk */
+    options->scope = MEMTX_SCOPE_ALL;
+    options->delta = 0; /* nothing is turned, so the best row for a row's key is itself */
+}
+
 int crash_writer_open(struct crash_writer *out, memtx_store *store, const struct crash_plan *plan, uint64_t seed)
 {
     struct memtx_memory_options small = memtx_memory_options_default();
@@ -101,6 +112,9 @@ int crash_writer_open(struct crash_writer *out, memtx_store *store, const struct
     struct memtx_document document;
     small.k = 1;
     small.most_tokens = CRASH_MOST_ROWS;
+    if (plan && plan->has_index) {
+        choose_index(&small);
+    }
     *out = (struct crash_writer){.plan = plan, .store = store};
     int status = memtx_memory_open(&out->memory, store, &small);
     if (status) {
@@ -162,10 +176,22 @@ static int commit(struct crash_writer *writer)
     return status;
 }
 
+/* A row of those that are visible. */
+static int ask(struct crash_writer *writer)
+{
+    const uint64_t n_visible = memtx_memory_n_visible(writer->memory);
+    return n_visible ? crash_ask(writer->memory, writer->n_rows - 1 - memtx__rng_below(&writer->rng, n_visible))
+                     : MEMTX_OK;
+}
+
 static int write_segment(struct crash_writer *writer)
 {
-    const size_t n_rows = 1 + (size_t)memtx__rng_below(&writer->rng, CRASH_MOST_ROWS);
+    const bool has_index = writer->plan && writer->plan->has_index;
+    const size_t n_rows = has_index ? CRASH_MOST_ROWS : 1 + (size_t)memtx__rng_below(&writer->rng, CRASH_MOST_ROWS);
     int status = memtx_memory_begin_segment(writer->memory);
+    if (!status && has_index) {
+        status = ask(writer);
+    }
     if (!status) {
         status = append_layer(writer, 0, n_rows);
     }
@@ -219,6 +245,7 @@ int crash_write(const struct crash_plan *plan)
     static struct crash_writer writer;
     const struct memtx_store_spec spec = crash_spec();
     struct memtx_store_options options = memtx_store_options_default();
+    char warning[512] = "";
     memtx_store *store;
     options.durability = plan->durability;
     options.capacity_rows = plan->capacity;
@@ -230,7 +257,65 @@ int crash_write(const struct crash_plan *plan)
     for (uint64_t i = 0; i < plan->n_segments && !status; i++) {
         status = crash_writer_append(&writer);
     }
+    if (!status) {
+        (void)snprintf(warning, sizeof warning, "%s", memtx_memory_warning(writer.memory));
+    }
     crash_writer_close(&writer);
     int closed = memtx_store_close(store);
+    if (!status && !closed && *warning) {
+        (void)fprintf(stderr, "memtx: warning: %s\n", warning);
+    }
     return status ? status : closed;
+}
+
+/* ---- with an index ---------------------------------------------------------------------------- */
+
+int crash_ask(memtx_memory *memory, uint64_t id)
+{
+    enum { GROUP = CRASH_HEADS / CRASH_KV_HEADS };
+    float queries[CRASH_HEADS * CRASH_HEAD_SIZE], V_mem[CRASH_HEADS * CRASH_HEAD_SIZE], LSE_mem[CRASH_HEADS];
+    struct memtx_hit hits[CRASH_HEADS];
+    struct memtx_row_facts facts;
+    const uint64_t position = 0;
+    int status = memtx_memory_row(&facts, memory, id);
+    for (uint32_t layer = 0; layer < CRASH_LAYERS && !status; layer += 2) { /* those that are kept */
+        const struct crash_row row = {id, facts.document, facts.position};
+        for (uint32_t head = 0; head < CRASH_HEADS; head++) {
+            crash_numbers(queries + head * CRASH_HEAD_SIZE, &row, false, layer, head / GROUP);
+        }
+        status = memtx_memory_attend(V_mem, LSE_mem, hits, memory, layer, 1, queries, &position);
+        for (uint32_t head = 0; head < CRASH_HEADS && !status; head++) {
+            if (hits[head].row != (int64_t)id) {
+                status = memtx_fail(MEMTX_E_CORRUPT, "the key of row %llu in layer %u, head %u found row %lld",
+                                    (unsigned long long)id, layer, head, (long long)hits[head].row);
+            }
+        }
+    }
+    return status;
+}
+
+int crash_ask_all(size_t *n_asked, memtx_store *store)
+{
+    struct memtx_memory_options options = memtx_memory_options_default();
+    struct memtx_store_facts facts;
+    memtx_memory *memory;
+    options.k = 1;
+    options.most_tokens = 1;
+    options.reader = true;
+    choose_index(&options);
+    memtx_store_info(&facts, store);
+    toy_asked = 0;
+    int status = memtx_memory_open(&memory, store, &options);
+    if (!status) {
+        status = memtx_memory_begin_segment(memory);
+    }
+    for (uint64_t id = facts.first_row; id < facts.n_rows && !status; id++) {
+        status = crash_ask(memory, id);
+    }
+    if (!status && *memtx_memory_warning(memory)) {
+        status = memtx_fail(MEMTX_E_CORRUPT, "a warning: %s", memtx_memory_warning(memory));
+    }
+    *n_asked = (size_t)toy_asked;
+    memtx_memory_close(memory);
+    return status;
 }

@@ -53,6 +53,8 @@ struct crash_plan {
     bool
         again; /* a commit that fails for the disk's sake is tried once more, and the stream goes on if that succeeds */
     bool times; /* the lines tell how long each commit took */
+    bool
+        has_index; /* a toy index of each chunk is built at once; segments are of CRASH_MOST_ROWS rows, and each asks */
 };
 
 /* Appends so many segments to the store in plan->path, which is made if need be, as new documents. After each commit
@@ -60,7 +62,8 @@ struct crash_plan {
  *
  *     acknowledged R rows, E documents, W written          with `times` follows: , N us
  *
- * E documents are ended; of the R rows W are on disk. 0, or the first failure; the store is closed in any case. */
+ * E documents are ended; of the R rows W are on disk. 0, or the first failure; the store is closed in any case. Where
+ * all went well but for an index file, stderr has the memory's warning as one line. */
 int crash_write(const struct crash_plan *plan);
 
 /* The writer by steps, over a store that is the caller's: one in each store. Large, so not for the stack. */
@@ -84,5 +87,14 @@ int crash_writer_open(struct crash_writer *out, memtx_store *store, const struct
 /* One segment, and a document's beginning and end where they fall due. */
 int crash_writer_append(struct crash_writer *writer);
 void crash_writer_close(struct crash_writer *writer);
+
+/* ---- with an index ---------------------------------------------------------------------------- */
+
+/* In a segment that has begun: the keys of row `id`, in each layer and head, find that row. With a delta of 0, or alone.
+ * MEMTX_E_CORRUPT if not, or what the memory said. */
+int crash_ask(memtx_memory *memory, uint64_t id);
+
+/* Every visible row through a reader with the index; *n_asked indexes were asked. A warning is MEMTX_E_CORRUPT too. */
+int crash_ask_all(size_t *n_asked, memtx_store *store);
 
 #endif

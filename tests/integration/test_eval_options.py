@@ -159,9 +159,9 @@ def texts_of_every_kind():
     import random
     rng = random.Random(5)
     kinds = {
-        "two bytes": b"ab", "zeros": bytes(1000), "binary": bytes(rng.randrange(256) for _ in range(3000)),
+        "two bytes": b"ab", "zeros": bytes(500), "binary": bytes(rng.randrange(256) for _ in range(1000)),
         "not UTF-8": b"caf\xe9 \xff\xfe \xc3( \xed\xa0\x80 " * 40, "NUL inside": b"before\0after and\0more " * 40,
-        "one long word": b"x" * 3000, "spaces": b" " * 2000, "line breaks": b"\r\n" * 800, "UTF-16": ("the cat " * 90).encode("utf-16"),
+        "one long word": b"x" * 1000, "spaces": b" " * 1000, "line breaks": b"\r\n" * 400, "UTF-16": ("the cat " * 40).encode("utf-16"),
         "emoji": "\U0001f600\u0301 \u4e2d\u6587 \u200d ".encode() * 60, "no line break at the end": b"the end of " * 40 + b"it",
         "a special token": b"<|endoftext|> the <|im_start|>" * 40,
     }

@@ -12,12 +12,13 @@ from command import MEMTX, SMALL, environment, evaluate, good, model, path, runs
 from tap import case, main
 from terminal import SECONDS, Terminal, last_line
 
-LONG = 20000  # words: more than ten seconds in mode memory
+LONG = 20000   # words: more than ten seconds in mode memory
+MIDDLE = 6000  # the same, of some seconds: for what is read to its end in another mode first
 
 
-def interrupted(at, *args, number=signal.SIGINT, env=None):
+def interrupted(at, *args, words=LONG, number=signal.SIGINT, env=None):
     """Runs until the progress line says `at`, then sends the signal; (exit code, stdout, terminal's text)."""
-    terminal = Terminal("eval", model(), text(LONG), *SMALL, *args, env=env)
+    terminal = Terminal("eval", model(), text(words), *SMALL, *args, env=env)
     try:
         terminal.wait_for_tokens(at, 2000)
         sent = time.monotonic()
@@ -60,7 +61,7 @@ def no_progress_in_a_pipe():
 @case
 def control_c_ends_with_what_was_scored():
     name = path("interrupted.json")
-    code, out, shown = interrupted("memory (2 of 2)", "--modes", "xl,memory", "--json", name)
+    code, out, shown = interrupted("memory (2 of 2)", "--modes", "xl,memory", "--json", name, words=MIDDLE)
     assert code == 130, code
     lines = out.splitlines()
     assert lines[1].startswith("xl ") and lines[2].startswith("memory ") and lines[2].endswith("(broken off)"), out
@@ -75,7 +76,7 @@ def control_c_ends_with_what_was_scored():
     pair = document["pairs"][0]
     assert (pair["a"], pair["b"], pair["tokens"]) == ("memory", "xl", by_mode["memory"]["tokens"]), pair
     # The same number of tokens from the beginning gives the same figures.
-    part = runs(evaluate("--modes", "memory", "--tokens", str(by_mode["memory"]["tokens"] + 1), texts=[text(LONG)]))
+    part = runs(evaluate("--modes", "memory", "--tokens", str(by_mode["memory"]["tokens"] + 1), texts=[text(MIDDLE)]))
     assert abs(part["memory"]["nll"] - by_mode["memory"]["nll"]) < 1e-6
     assert not [f for f in os.listdir(scratch()) if f.startswith("interrupted.json.")]
 

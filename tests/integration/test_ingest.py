@@ -12,7 +12,7 @@ from command import MEMTX, SMALL, environment, evaluate, good, memtx, model, one
 from tap import case, main
 from terminal import Terminal
 
-BOOK, HALF, WHOLE = 1200, 3200, 4800  # words; tokens: half is a multiple of the segment
+BOOK, HALF, WHOLE = 500, 1600, 2400  # words; tokens: half is a multiple of the segment
 NAME = os.path.basename(text(BOOK))
 CLOSE = 1e-6  # relative
 _whole = {}
@@ -72,7 +72,7 @@ def a_second_process_goes_on_as_if_it_were_the_first():
 @case
 def ingest_goes_on_where_it_was_ended():
     store = new("thirds")
-    for n in (1600, 1616, HALF):
+    for n in (800, 816, HALF):
         ingest(store, "--tokens", str(n))
         assert document(store) == (n, n, "complete")
     same(go_on(store), HALF)
@@ -96,7 +96,7 @@ def killed_ingest(store, *args):
     try:
         limit = time.monotonic() + 30
         while process.poll() is None and time.monotonic() < limit:
-            if os.path.exists(store + "/data.mdb") and os.path.getsize(store + "/data.mdb") > 600000:
+            if os.path.exists(store + "/data.mdb") and os.path.getsize(store + "/data.mdb") > 300000:
                 process.kill()
                 break
             time.sleep(0.002)
@@ -110,7 +110,7 @@ def killed_ingest(store, *args):
 @case
 def after_a_kill_the_same_command_goes_on():
     n_killed = 0
-    for attempt in range(4):
+    for attempt in range(2):
         store = new("killed")
         n_killed += killed_ingest(store, "--durability", "full" if attempt % 2 else "group", "--tokens", str(HALF))
         good("store", "verify", store)
@@ -298,16 +298,16 @@ def a_second_writer_is_told():
 @case
 def what_a_search_sees():
     store = new("scope")
-    ingest(store, texts=[text(BOOK), text(300, seed=6)])
-    names = [NAME, os.path.basename(text(300, seed=6))]
+    ingest(store, texts=[text(BOOK), text(200, seed=6)])
+    names = [NAME, os.path.basename(text(200, seed=6))]
 
     def nll(*args):
-        made = evaluate("--modes", "memory", "--memory", store, *args, texts=[text(200, seed=7)])
+        made = evaluate("--modes", "memory", "--memory", store, *args, texts=[text(100, seed=7)])
         return runs(made)["memory"]["nll"]
 
     alone, every, one, two = nll(), nll("--scope", "all", "--allow-seen"), nll("--scope", names[0]), \
         nll("--scope", ",".join(names))
-    plain = evaluate("--modes", "memory", "--layers", "all", texts=[text(200, seed=7)])
+    plain = evaluate("--modes", "memory", "--layers", "all", texts=[text(100, seed=7)])
     assert alone == runs(plain)["memory"]["nll"] == nll("--scope", "this")
     assert len({alone, every, one, two}) == 4, (alone, every, one, two)
 

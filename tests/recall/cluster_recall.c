@@ -1,14 +1,17 @@
 /* cluster_recall: the cluster index on keys and queries of a real model (bench/harvest.c), against exact search.
  *
- *     build/tests/cluster_recall [--no-sample] FILE.harvest ..
+ *     build/tests/cluster_recall [--no-sample] [--no-groups] [--rows N] [--sizes LIST] [--shares LIST] FILE.harvest ..
  *
  * The queries of a file's first segment are the sample that clusters are made by, unless --no-sample says that there
- * is none; those of the others are asked. A JSON line for each file, size of the clusters and share: recall of the k
+ * is none; those of the others are asked. --rows: of the newest rows that the first segment sees only so many, in whole
+ * blocks. --no-groups: all centroids are scored, however many there are. --sizes (of clusters, in rows) and --shares (in
+ * per cent) are by default those of the table in bench/README.md. A JSON line for each file, size of the clusters and share: recall of the k
  * best; the relative error of V_mem, the softmax over what was found, all at delta; the mass of that softmax found, of
  * exact search's; rows met; processor time of both searches, in turn in one run, medians over segments and repeats;
  * and that of clustering for a row. It is of all threads together, and so what else the machine does matters less:
  * OMP_NUM_THREADS=1 says most.
  */
+#include <getopt.h>
 #include <math.h>
 #include <omp.h>
 #include <stdio.h>
@@ -22,10 +25,22 @@
 #include "math/rows.h"
 #include "search/cluster.h"
 
-enum { K = 32, CHUNK_ROWS = 510, HEADER_BYTES = 40, MOST_SEGMENTS = 64, MOST_QUERIES = 1 << 16, N_REPEATS = 3 };
+enum {
+    K = 32,
+    CHUNK_ROWS = 510,
+    HEADER_BYTES = 40,
+    MOST_SEGMENTS = 64,
+    MOST_QUERIES = 1 << 16,
+    N_REPEATS = 3,
+    MOST_LIST = 16
+};
 
-static const double shares[] = {0.01, 0.02, 0.03, 0.05, 0.10};
-static const uint32_t cluster_sizes[] = {8, 16, 32};
+struct settings {
+    bool with_sample, with_groups;
+    size_t n_rows; /* 0: all */
+    size_t n_sizes, n_shares;
+    double sizes[MOST_LIST], shares[MOST_LIST]; /* rows of a cluster; shares of the clusters, in per cent */
+};
 
 struct segment {
     size_t n_visible;
@@ -119,6 +134,21 @@ static void read_harvest(struct harvest *h, const char *path)
         if (h->segments[s].n_visible < K || h->segments[s].n_visible > h->n_rows) {
             fail(path, "a damaged harvest: a segment sees rows that are not there");
         }
+    }
+}
+
+/* Forgets all but the newest n rows that the first segment sees. */
+static void keep_newest(struct harvest *h, size_t n)
+{
+    if (n > h->segments[0].n_visible) {
+        fail("--rows", "the first segment sees fewer");
+    }
+    const size_t n_forgotten = h->segments[0].n_visible - n;
+    h->keys += n_forgotten * h->dim * 2;
+    h->values += n_forgotten * h->dim * 2;
+    h->n_rows -= n_forgotten;
+    for (size_t s = 0; s < h->n_segments; s++) {
+        h->segments[s].n_visible -= n_forgotten;
     }
 }
 
@@ -247,18 +277,19 @@ static void run_segment(struct outcome *out, struct searchers *s, const struct h
 
 /* An index of all full blocks that the first segment sees, made by its queries as the sample; *seconds it took a row. */
 static struct memtx__cluster *make_cluster(double *seconds, const struct searchers *s, const struct harvest *h,
-                                           uint32_t cluster_rows, bool with_sample)
+                                           uint32_t cluster_rows, const struct settings *settings)
 {
     struct memtx__cluster_options options = memtx__cluster_options_default();
     struct memtx__cluster *cluster;
     options.cluster_rows = cluster_rows;
+    options.group_blocks = settings->with_groups ? options.group_blocks : 0;
     check(memtx__cluster_create(&cluster, MEMTX_ROWS_F16, h->dim, 0, &options));
     read_queries(s->queries, h, &h->segments[0]);
     const size_t n_blocks = h->segments[0].n_visible / options.block_rows;
     const struct memtx__row_set rows = rows_of(s->blocks, h, h->segments[0].n_visible);
     const double start = now();
     for (size_t block = 0; block < n_blocks; block++) {
-        check(memtx__cluster_add(cluster, &rows, s->queries, with_sample ? h->n_queries : 0));
+        check(memtx__cluster_add(cluster, &rows, s->queries, settings->with_sample ? h->n_queries : 0));
     }
     *seconds = (now() - start) / (double)(n_blocks * options.block_rows);
     return cluster;
@@ -272,7 +303,7 @@ static void compare_at(const struct harvest *h, struct searchers *s, const struc
         run_segment(&out, s, h, cluster, &h->segments[segment], share);
     }
     const double exact = median(out.exact, out.n_times), search = median(out.cluster, out.n_times), n = out.n_queries;
-    (void)printf("{\"layer\": %u, \"kv_head\": %u, \"rows\": %zu, \"cluster_rows\": %u, \"share\": %.2f, "
+    (void)printf("{\"layer\": %u, \"kv_head\": %u, \"rows\": %zu, \"cluster_rows\": %u, \"share\": %.4f, "
                  "\"recall\": %.4f, \"V_error\": %.4f, \"mass\": %.4f, \"met\": %.4f, \"exact_ms\": %.2f, "
                  "\"cluster_ms\": %.2f, \"ratio\": %.3f, \"us_a_row\": %.2f}\n",
                  h->layer, h->kv_head, h->n_rows, cluster->options.cluster_rows, share, out.recall / n, out.error / n,
@@ -280,11 +311,14 @@ static void compare_at(const struct harvest *h, struct searchers *s, const struc
     (void)fflush(stdout);
 }
 
-static void run_file(const char *path, bool with_sample)
+static void run_file(const char *path, const struct settings *settings)
 {
     struct harvest h;
     struct searchers s = {0};
     read_harvest(&h, path);
+    if (settings->n_rows) {
+        keep_newest(&h, settings->n_rows);
+    }
     s.blocks = take(h.n_rows / CHUNK_ROWS + 1, sizeof *s.blocks);
     s.queries = take((size_t)h.n_queries * h.dim, sizeof *s.queries);
     s.by_exact = (struct answer){take((size_t)h.n_queries * K, sizeof(float)), take((size_t)h.n_queries * K, 8)};
@@ -292,11 +326,11 @@ static void run_file(const char *path, bool with_sample)
     memtx__exact_take(&s.exact, &s.arena, h.n_queries, K, h.dim);
     check(memtx__arena_reserve(&s.arena));
     memtx__exact_take(&s.exact, &s.arena, h.n_queries, K, h.dim);
-    for (size_t i = 0; i < sizeof cluster_sizes / sizeof cluster_sizes[0]; i++) {
+    for (size_t i = 0; i < settings->n_sizes; i++) {
         double seconds;
-        struct memtx__cluster *cluster = make_cluster(&seconds, &s, &h, cluster_sizes[i], with_sample);
-        for (size_t j = 0; j < sizeof shares / sizeof shares[0]; j++) {
-            compare_at(&h, &s, cluster, shares[j], seconds);
+        struct memtx__cluster *cluster = make_cluster(&seconds, &s, &h, (uint32_t)settings->sizes[i], settings);
+        for (size_t j = 0; j < settings->n_shares; j++) {
+            compare_at(&h, &s, cluster, settings->shares[j] / 100, seconds);
         }
         memtx__cluster_destroy(cluster);
     }
@@ -311,15 +345,68 @@ static void run_file(const char *path, bool with_sample)
     free(s.by_cluster.ids);
 }
 
+static void show_usage(void)
+{
+    (void)fputs("Usage: cluster_recall [--no-sample] [--no-groups] [--rows N] [--sizes LIST] [--shares LIST] "
+                "FILE.harvest ..\n",
+                stderr);
+    exit(2);
+}
+
+/* Numbers above 0, with commas between. */
+static size_t read_list(double *out, const char *text)
+{
+    size_t n = 0;
+    for (char *end; n < MOST_LIST; text = end + 1) {
+        out[n] = strtod(text, &end);
+        if (end == text || !(out[n++] > 0) || (*end && *end != ',')) {
+            show_usage();
+        }
+        if (!*end) {
+            return n;
+        }
+    }
+    show_usage();
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
-    const int first = argc > 1 && strcmp(argv[1], "--no-sample") == 0 ? 2 : 1;
-    if (first >= argc) {
-        (void)fputs("Usage: cluster_recall [--no-sample] FILE.harvest ..\n", stderr);
-        return 2;
+    static const struct option options[] = {
+        {"no-sample", no_argument, NULL, 's'},    {"no-groups", no_argument, NULL, 'g'},
+        {"rows", required_argument, NULL, 'r'},   {"sizes", required_argument, NULL, 'c'},
+        {"shares", required_argument, NULL, 'p'}, {NULL, 0, NULL, 0}};
+    struct settings settings = {.with_sample = true, .with_groups = true};
+    settings.n_sizes = read_list(settings.sizes, "8,16,32");
+    settings.n_shares = read_list(settings.shares, "1,2,3,5,10");
+    for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
+        double rows[MOST_LIST];
+        switch (option) {
+        case 's':
+            settings.with_sample = false;
+            break;
+        case 'g':
+            settings.with_groups = false;
+            break;
+        case 'r':
+            (void)read_list(rows, optarg);
+            settings.n_rows = (size_t)rows[0];
+            break;
+        case 'c':
+            settings.n_sizes = read_list(settings.sizes, optarg);
+            break;
+        case 'p':
+            settings.n_shares = read_list(settings.shares, optarg);
+            break;
+        default:
+            show_usage();
+        }
     }
-    for (int i = first; i < argc; i++) {
-        run_file(argv[i], first == 1);
+    if (optind >= argc) {
+        show_usage();
+    }
+    for (int i = optind; i < argc; i++) {
+        run_file(argv[i], &settings);
     }
     return 0;
 }

@@ -37,10 +37,13 @@ static int toy_check(const char *spec, uint32_t dim, uint64_t n_rows)
 static int toy_create(void **index, const char *spec, uint32_t dim)
 {
     struct toy *toy = calloc(1, sizeof *toy);
+    *index = toy;
+    if (!toy) {
+        return memtx_fail(MEMTX_E_NO_MEMORY, "no memory for a toy");
+    }
     toy->dim = dim;
     toy->is_half = strncmp(spec, "toy:half", 8) == 0;
     toy->is_slow = strncmp(spec, "toy:slow", 8) == 0;
-    *index = toy;
     return MEMTX_OK;
 }
 
@@ -58,7 +61,11 @@ static int toy_add(void *index, size_t n, const float *rows)
     if (toy->is_slow) {
         (void)nanosleep(&(struct timespec){0, 20000000}, NULL);
     }
-    toy->rows = realloc(toy->rows, (toy->n_rows + n) * toy->dim * sizeof *rows);
+    float *grown = realloc(toy->rows, (toy->n_rows + n) * toy->dim * sizeof *rows);
+    if (!grown) {
+        return memtx_fail(MEMTX_E_NO_MEMORY, "no memory for %zu rows of a toy", n);
+    }
+    toy->rows = grown;
     memcpy(toy->rows + toy->n_rows * toy->dim, rows, n * toy->dim * sizeof *rows);
     toy->n_rows += n;
     return MEMTX_OK;
@@ -135,20 +142,28 @@ static void toy_destroy(void *index)
 static int toy_load(void **index, const char *spec, uint32_t dim, FILE *file, uint64_t n_bytes)
 {
     uint64_t n_rows;
-    struct toy *toy;
-    (void)toy_create(index, spec, dim);
-    toy = *index;
+    int status = toy_create(index, spec, dim);
+    if (status) {
+        return status;
+    }
+    struct toy *toy = *index;
     atomic_fetch_add(&toy_loaded, 1);
-    if (fread(&n_rows, sizeof n_rows, 1, file) == 1 && n_bytes == sizeof n_rows + n_rows * dim * sizeof(float)) {
+    if (fread(&n_rows, sizeof n_rows, 1, file) != 1 || n_bytes != sizeof n_rows + n_rows * dim * sizeof(float)) {
+        status = memtx_fail(MEMTX_E_CORRUPT, "no toy");
+    }
+    if (!status) {
         toy->rows = malloc(n_rows * dim * sizeof *toy->rows);
         toy->n_rows = n_rows;
-        if (fread(toy->rows, dim * sizeof *toy->rows, n_rows, file) == n_rows) {
-            return MEMTX_OK;
-        }
+        status = toy->rows ? MEMTX_OK : memtx_fail(MEMTX_E_NO_MEMORY, "no memory for a toy");
     }
-    toy_destroy(toy);
-    *index = NULL;
-    return memtx_fail(MEMTX_E_CORRUPT, "no toy");
+    if (!status && fread(toy->rows, dim * sizeof *toy->rows, n_rows, file) != n_rows) {
+        status = memtx_fail(MEMTX_E_CORRUPT, "no toy");
+    }
+    if (status) {
+        toy_destroy(toy);
+        *index = NULL;
+    }
+    return status;
 }
 
 static void toy_info(struct memtx_index_facts *out, const void *index)

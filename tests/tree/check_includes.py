@@ -105,6 +105,21 @@ def folders_do_not_include_in_a_circle():
 
 
 @case
+def cloned_functions_are_static_and_have_names_of_their_own():
+    where, wrong = {}, []
+    for name in sorted(glob.glob(os.path.join(ROOT, "libmemtx", "**", "*.c"), recursive=True)):
+        with open(name, encoding="utf-8") as file:
+            found = re.findall(r"^MEMTX__CLONES (static )?[^(]*?(\w+)\(", file.read(), re.MULTILINE)
+        for static, function in found:
+            if not static:
+                wrong.append("%s: %s is not static" % (name, function))
+            if where.setdefault(function, name) != name:
+                wrong.append("%s: %s is cloned in %s too" % (name, function, where[function]))
+    assert where, "there are none"
+    none(wrong)
+
+
+@case
 def same_floor_arrows_are_used():
     used = {(folder_of(p), n.split("/")[0]) for p, n, quoted, _ in sources("libmemtx") if quoted}
     none(["%s -> %s is allowed and nobody needs it" % arrow for arrow in sorted(set(SAME_FLOOR) - used)])

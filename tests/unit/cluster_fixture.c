@@ -8,6 +8,7 @@
 
 #include "base/rng.h"
 #include "math/rows.h"
+#include "search/cluster_call.h"
 
 /* ---- rows, an index, a searcher --------------------------------------------------------------- */
 
@@ -44,11 +45,12 @@ static void add_all(struct memtx__cluster *cluster, const struct memtx__row_set 
     }
 }
 
-struct memtx__cluster *fixture_cluster(const struct memtx__row_set *rows, const float *sample, size_t n)
+struct memtx__cluster *fixture_cluster(const struct memtx__row_set *rows, const struct memtx__cluster_options *options,
+                                       const float *sample, size_t n)
 {
-    const struct memtx__cluster_options options = fixture_options();
     struct memtx__cluster *cluster;
-    cr_assert_eq(memtx__cluster_create(&cluster, rows->type, DIM, FIRST_BLOCK, &options), MEMTX_OK);
+    cr_assert_eq(memtx__cluster_create(&cluster, rows->type, DIM, FIRST_BLOCK, options), MEMTX_OK, "%s",
+                 memtx_last_error());
     add_all(cluster, rows, sample, n);
     return cluster;
 }
@@ -59,6 +61,7 @@ struct fixture *fixture_make_rows(enum memtx_row_type type, uint64_t most, uint6
     struct memtx__rng rng = memtx__rng_create(seed, 0);
     struct fixture *f = calloc(1, sizeof *f);
     f->type = type;
+    f->options = fixture_options();
     f->values = malloc(sizeof(float) * N_ROWS * DIM);
     f->stored = malloc((size_t)4 * N_ROWS * DIM);
     for (size_t i = 0; i < (size_t)N_ROWS * DIM; i++) {
@@ -75,7 +78,7 @@ void fixture_make_index(struct fixture *f)
     memtx__rows_write(f->stored, f->type, f->values, (size_t)N_ROWS * DIM);
     memtx__rows_read(f->values, f->type, f->stored, (size_t)N_ROWS * DIM);
     fixture_see(f, 0, 1, 1);
-    f->cluster = fixture_cluster(&f->rows, f->queries, f->n_sample);
+    f->cluster = fixture_cluster(&f->rows, &f->options, f->queries, f->n_sample);
 }
 
 struct fixture *fixture_make(enum memtx_row_type type, uint64_t seed)
@@ -151,27 +154,74 @@ static bool is_seen(const struct fixture *f, uint64_t id)
     return false;
 }
 
+static double promise(const struct memtx__cluster *cluster, const float *query, size_t c)
+{
+    float centroid[DIM];
+    memtx__rows_read(centroid, cluster->type, cluster->centroids + c * DIM * memtx__row_type_bytes(cluster->type), DIM);
+    return dot(query, centroid) + 2 * (double)cluster->spreads[c];
+}
+
+static bool is_block_seen(const struct fixture *f, uint64_t block)
+{
+    bool any = false;
+    for (uint64_t id = block * BLOCK_ROWS; id < (block + 1) * BLOCK_ROWS; id++) {
+        any |= is_seen(f, id);
+    }
+    return any;
+}
+
+/* is_met[cluster]: in one of the best clusters of clusters, or in no group. */
+static void meet_clusters(bool *is_met, const struct fixture *f, const float *query)
+{
+    const struct memtx__cluster *cluster = f->cluster, *groups = cluster->groups;
+    const size_t n_clusters = cluster->n_blocks * cluster->per_block, of_group = groups->options.block_rows;
+    static struct scored tops[N_ROWS];
+    size_t n_tops = 0;
+    memset(is_met, 1, n_clusters * sizeof *is_met);
+    for (size_t g = 0; g < groups->n_blocks; g++) {
+        const uint64_t block = (groups->first_block + g) * cluster->options.group_blocks;
+        bool any = false;
+        for (size_t b = 0; b < cluster->options.group_blocks; b++) {
+            any |= is_block_seen(f, block + b);
+        }
+        memset(is_met + (block - FIRST_BLOCK) * cluster->per_block, 0, of_group * sizeof *is_met);
+        for (size_t t = g * groups->per_block; any && t < (g + 1) * groups->per_block; t++) {
+            tops[n_tops++] = (struct scored){promise(groups, query, t), (int64_t)t};
+        }
+    }
+    const size_t n_wanted = (size_t)ceil(MEMTX__CLUSTER_TOP_SHARE * (double)n_tops);
+    n_tops = rank(tops, n_tops);
+    for (size_t i = 0; i < n_tops && i < n_wanted; i++) {
+        const size_t g = (size_t)tops[i].id / groups->per_block, t = (size_t)tops[i].id % groups->per_block;
+        const uint16_t *starts = groups->starts + g * (groups->per_block + 1) + t;
+        const size_t first = ((size_t)groups->first_block + g) * of_group - FIRST_BLOCK * cluster->per_block;
+        for (size_t j = starts[0]; j < starts[1]; j++) {
+            is_met[first + groups->order[g * of_group + j]] = true;
+        }
+    }
+}
+
 /* is_wanted[cluster]: the best of those whose block has a row to be seen. */
 static void want(bool *is_wanted, const struct fixture *f, const float *query, size_t k, double share)
 {
     const struct memtx__cluster *cluster = f->cluster;
     const size_t n_clusters = cluster->n_blocks * cluster->per_block;
     static struct scored all[N_ROWS];
-    float centroid[DIM];
-    size_t n = 0;
+    bool is_met[N_ROWS];
+    size_t n = 0, n_seen = 0;
     memset(is_wanted, 0, n_clusters * sizeof *is_wanted);
+    memset(is_met, 1, sizeof is_met);
+    if (memtx__cluster_by_groups(cluster, share)) {
+        meet_clusters(is_met, f, query);
+    }
     for (size_t c = 0; c < n_clusters; c++) {
-        const uint64_t first = (FIRST_BLOCK + c / cluster->per_block) * BLOCK_ROWS;
-        bool any = false;
-        for (uint64_t id = first; id < first + BLOCK_ROWS; id++) {
-            any |= is_seen(f, id);
-        }
-        if (any) {
-            memtx__rows_read(centroid, f->type, cluster->centroids + c * DIM * memtx__row_type_bytes(f->type), DIM);
-            all[n++] = (struct scored){dot(query, centroid) + 2 * (double)cluster->spreads[c], (int64_t)c};
+        const bool any = is_block_seen(f, FIRST_BLOCK + c / cluster->per_block);
+        n_seen += any;
+        if (any && is_met[c]) {
+            all[n++] = (struct scored){promise(cluster, query, c), (int64_t)c};
         }
     }
-    const size_t n_wanted = memtx__cluster_n_wanted(cluster, n, k, share);
+    const size_t n_wanted = memtx__cluster_n_wanted(cluster, n_seen, k, share);
     n = rank(all, n);
     for (size_t i = 0; i < n && i < n_wanted; i++) {
         is_wanted[all[i].id] = true;
@@ -258,9 +308,15 @@ void same_as_exact(struct fixture *f, size_t n_queries, size_t k)
 }
 
 /* With a sample of queries spreads are no whole numbers; they are made so, to stay exact. */
+static void round_spreads_of(struct memtx__cluster *cluster)
+{
+    for (size_t i = 0; i < cluster->n_blocks * cluster->per_block; i++) {
+        cluster->spreads[i] = roundf(cluster->spreads[i] * 8) / 8;
+    }
+}
+
 void round_spreads(struct fixture *f)
 {
-    for (size_t i = 0; i < f->cluster->n_blocks * f->cluster->per_block; i++) {
-        f->cluster->spreads[i] = roundf(f->cluster->spreads[i] * 8) / 8;
-    }
+    round_spreads_of(f->cluster);
+    round_spreads_of(f->cluster->groups);
 }

@@ -19,6 +19,7 @@ struct fixture {
     unsigned char *stored; /* the same, as they are kept */
     struct memtx__row_block blocks[N_ROWS];
     struct memtx__row_set rows;
+    struct memtx__cluster_options options; /* of the index; fixture_options unless a test wants others */
     struct memtx__cluster *cluster;
     struct memtx__cluster_search search;
     float queries[MOST_Q * DIM];
@@ -42,7 +43,8 @@ void fixture_unmake(struct fixture *f);
 void fixture_see(struct fixture *f, size_t shift, size_t step, size_t seen);
 
 /* An index of all full blocks of the rows. */
-struct memtx__cluster *fixture_cluster(const struct memtx__row_set *rows, const float *sample, size_t n);
+struct memtx__cluster *fixture_cluster(const struct memtx__row_set *rows, const struct memtx__cluster_options *options,
+                                       const float *sample, size_t n);
 
 void fixture_ask(struct answer *out, struct fixture *f, size_t n_queries, size_t k, double share);
 

@@ -182,7 +182,7 @@ Test(cluster, samples_without_a_measure)
     for (size_t i = 0; i < 3; i++) {
         float sample[2 * DIM] = {0};
         sample[DIM] = odd[i];
-        struct memtx__cluster *other = fixture_cluster(&f->rows, sample, 2);
+        struct memtx__cluster *other = fixture_cluster(&f->rows, &f->options, sample, 2);
         for (size_t c = 0; c < other->n_blocks * other->per_block; c++) {
             cr_assert_eq(other->spreads[c], 0);
         }
@@ -210,5 +210,72 @@ Test(cluster, infinite_scores_are_passed_over)
                   (long long)answer->ids[i], (double)answer->scores[i]);
     }
     free(answer);
+    fixture_unmake(f);
+}
+
+/* ---- clusters of clusters --------------------------------------------------------------------- */
+
+/* Groups of two blocks: five of them, one block before the first and one behind the last. */
+static struct fixture *make_grouped(enum memtx_row_type type, uint64_t seed)
+{
+    struct fixture *f = fixture_make_rows(type, 2, seed);
+    f->options.cluster_rows = 3;
+    f->options.group_blocks = 2;
+    f->n_sample = 50;
+    fixture_make_index(f);
+    round_spreads(f);
+    cr_assert_eq(f->cluster->groups->n_blocks, 5);
+    cr_assert_geq(f->cluster->groups->per_block, 3);
+    return f;
+}
+
+Test(groups, answers_as_specified)
+{
+    static const size_t n_queries[] = {1, 5, 96}, k[] = {1, 5, 40};
+    for (int type = MEMTX_ROWS_F16; type <= MEMTX_ROWS_BF16; type++) {
+        struct fixture *f = make_grouped((enum memtx_row_type)type, 31);
+        for (size_t i = 0; i < 3; i++) {
+            same_as_specified(f, n_queries[i], k[i], 0.01);
+            same_as_specified(f, n_queries[2 - i], k[i], 0.1);
+            same_as_specified(f, n_queries[2 - i], k[i], 0.3); /* too large a share to go by groups */
+        }
+        same_as_exact(f, MOST_Q, 32);
+        fixture_unmake(f);
+    }
+}
+
+Test(groups, only_rows_in_sight_are_found)
+{
+    static const size_t ranges[][3] = {{0, 1, 0},     {0, 2000, 15},   {0, 2000, 150},    {0, 2, 1},  {0, 300, 120},
+                                       {50, 300, 90}, {0, 2000, 1000}, {780, 2000, 1000}, {3, 41, 2}, {0, 500, 499}};
+    struct fixture *f = make_grouped(MEMTX_ROWS_F16, 32);
+    for (size_t i = 0; i < sizeof ranges / sizeof ranges[0]; i++) {
+        fixture_see(f, ranges[i][0], ranges[i][1], ranges[i][2]);
+        same_as_specified(f, 40, 5, 0.1);
+        same_as_specified(f, 3, 20, 0.01);
+    }
+    fixture_unmake(f);
+}
+
+/* More queries than go through the tops together. */
+Test(groups, many_queries)
+{
+    enum { N = 300 };
+    struct fixture *f = make_grouped(MEMTX_ROWS_F16, 33);
+    float *queries = malloc(sizeof(float) * N * DIM);
+    int64_t *ids = malloc(sizeof(int64_t) * N * 5), *expected = malloc(sizeof(int64_t) * N * 5);
+    for (size_t q = 0; q < N; q++) {
+        memcpy(queries + q * DIM, f->queries + q % MOST_Q * DIM, DIM * sizeof *queries);
+    }
+    cr_assert_eq(memtx__cluster_reserve(&f->search, f->cluster, N, 5, 0.05, f->rows.n_blocks), MEMTX_OK);
+    cr_assert_eq(memtx__cluster_search(NULL, ids, &f->search, f->cluster, &f->rows, queries, N, 5), MEMTX_OK);
+    cr_assert_eq(memtx__cluster_search(NULL, expected, &f->search, f->cluster, &f->rows, f->queries, MOST_Q, 5),
+                 MEMTX_OK);
+    for (size_t q = 0; q < N; q++) {
+        cr_assert_arr_eq(ids + q * 5, expected + q % MOST_Q * 5, 5 * sizeof *ids);
+    }
+    free(queries);
+    free(ids);
+    free(expected);
     fixture_unmake(f);
 }

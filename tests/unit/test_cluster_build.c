@@ -17,7 +17,7 @@
 
 static unsigned char *bytes_of(size_t *n_bytes, const struct memtx__cluster *cluster)
 {
-    *n_bytes = memtx__cluster_bytes(cluster, cluster->n_blocks);
+    *n_bytes = memtx__cluster_bytes(cluster, cluster->first_block, cluster->n_blocks);
     unsigned char *bytes = malloc(*n_bytes);
     memtx__cluster_save(bytes, cluster, cluster->first_block, cluster->n_blocks);
     return bytes;
@@ -74,7 +74,7 @@ Test(cluster_build, dead_rows_have_no_cluster)
 {
     struct fixture *f = fixture_make(MEMTX_ROWS_F16, 27);
     fixture_see(f, 0, 10, 7);
-    struct memtx__cluster *cluster = fixture_cluster(&f->rows, NULL, 0);
+    struct memtx__cluster *cluster = fixture_cluster(&f->rows, &f->options, NULL, 0);
     for (size_t b = 0; b < cluster->n_blocks; b++) {
         cr_assert_eq(cluster->starts[b * (cluster->per_block + 1) + cluster->per_block], BLOCK_ROWS * 7 / 10);
     }
@@ -203,10 +203,11 @@ Test(cluster_build, loaded_equals_saved)
         round_spreads(f);
         struct memtx__cluster *loaded = empty_like(f->cluster);
         for (size_t block = 0, n = 5; block < f->cluster->n_blocks; block += n, n = f->cluster->n_blocks - block) {
-            unsigned char *bytes = malloc(memtx__cluster_bytes(f->cluster, n) + 1);
+            unsigned char *bytes = malloc(memtx__cluster_bytes(f->cluster, FIRST_BLOCK + block, n) + 1);
             memtx__cluster_save(bytes + 1, f->cluster, FIRST_BLOCK + block, n); /* at an odd address */
-            cr_assert_eq(memtx__cluster_load(loaded, bytes + 1, memtx__cluster_bytes(f->cluster, n)), MEMTX_OK, "%s",
-                         memtx_last_error());
+            cr_assert_eq(
+                memtx__cluster_load(loaded, bytes + 1, memtx__cluster_bytes(f->cluster, FIRST_BLOCK + block, n)),
+                MEMTX_OK, "%s", memtx_last_error());
             free(bytes);
         }
         check_same(f->cluster, loaded);
@@ -219,11 +220,11 @@ Test(cluster_build, loaded_equals_saved)
     }
 }
 
-/* Of what was saved an index takes the blocks that it has not; where it has all, or would have a hole, none. */
+/* Of what was saved an index takes the blocks that it has not; where it would have a hole, none. */
 Test(cluster_build, loading_passes_over_what_is_there)
 {
     struct fixture *f = fixture_make(MEMTX_ROWS_F16, 23);
-    const size_t n_bytes = memtx__cluster_bytes(f->cluster, 4);
+    const size_t n_bytes = memtx__cluster_bytes(f->cluster, FIRST_BLOCK + 1, 4);
     unsigned char *bytes = malloc(n_bytes);
     memtx__cluster_save(bytes, f->cluster, FIRST_BLOCK + 1, 4);
     for (size_t n = 0; n <= 6; n++) {
@@ -231,7 +232,7 @@ Test(cluster_build, loading_passes_over_what_is_there)
         for (size_t i = 0; i < n; i++) {
             cr_assert_eq(memtx__cluster_add(loaded, &f->rows, f->queries, f->n_sample), MEMTX_OK);
         }
-        const bool has_next = n >= 1 && n < 5;
+        const bool has_next = n >= 1 && n <= 5;
         cr_assert_eq(memtx__cluster_load(loaded, bytes, n_bytes), has_next ? MEMTX_OK : MEMTX_E_MISMATCH, "%zu", n);
         cr_assert_eq(loaded->n_blocks, has_next ? 5 : n);
         while (loaded->n_blocks < f->cluster->n_blocks) {
@@ -244,11 +245,69 @@ Test(cluster_build, loading_passes_over_what_is_there)
     fixture_unmake(f);
 }
 
+/* Five groups of two blocks from block 4 on, saved in pieces; `cut` is the first block of the second. */
+static struct memtx__cluster *load_in_two(const struct memtx__cluster *whole, size_t cut)
+{
+    struct memtx__cluster *loaded = empty_like(whole);
+    const size_t sizes[2] = {cut - FIRST_BLOCK, whole->n_blocks - (cut - FIRST_BLOCK)};
+    for (size_t i = 0; i < 2; i++) {
+        const uint64_t block = i ? cut : FIRST_BLOCK;
+        const size_t n_bytes = memtx__cluster_bytes(whole, block, sizes[i]);
+        unsigned char *bytes = malloc(n_bytes);
+        memtx__cluster_save(bytes, whole, block, sizes[i]);
+        cr_assert_eq(memtx__cluster_load(loaded, bytes, n_bytes), MEMTX_OK, "%s", memtx_last_error());
+        free(bytes);
+    }
+    return loaded;
+}
+
+/* As if one of the clusters had had no rows when the group was made. */
+static void leave_one_out(struct memtx__cluster *groups, size_t place)
+{
+    uint16_t *starts = groups->starts + place * (groups->per_block + 1);
+    const uint16_t end = starts[groups->per_block];
+    for (size_t c = 0; c <= groups->per_block; c++) {
+        starts[c] = (uint16_t)(starts[c] - (starts[c] == end));
+    }
+}
+
+Test(cluster_build, groups_are_saved_with_their_blocks)
+{
+    struct fixture *f = fixture_make_rows(MEMTX_ROWS_F16, 2, 24);
+    f->n_sample = 9;
+    f->options.cluster_rows = 3;
+    f->options.group_blocks = 2;
+    fixture_make_index(f);
+    round_spreads(f);
+    cr_assert_eq(f->cluster->groups->n_blocks, 5);
+    struct memtx__cluster *loaded = load_in_two(f->cluster, 8); /* between two groups */
+    check_same(f->cluster, loaded);
+    check_same(f->cluster->groups, loaded->groups);
+    memtx__cluster_destroy(loaded);
+    loaded = load_in_two(f->cluster, 9); /* within the third: it comes with its last block */
+    check_same(f->cluster, loaded);
+    check_same(f->cluster->groups, loaded->groups);
+    memtx__cluster_destroy(loaded);
+    leave_one_out(f->cluster->groups, 2);
+    loaded = load_in_two(f->cluster, 9);
+    cr_assert_eq(loaded->n_blocks, f->cluster->n_blocks);
+    cr_assert_eq(loaded->groups->n_blocks, 2, "the third is of other clusters, and those behind it wait for it");
+    memtx__cluster_destroy(f->cluster);
+    f->cluster = loaded;
+    same_as_specified(f, 20, 5, 0.05);
+    loaded->n_blocks--; /* as if the last block were yet to come */
+    cr_assert_eq(memtx__cluster_add(loaded, &f->rows, f->queries, f->n_sample), MEMTX_OK);
+    round_spreads(f);
+    cr_assert_eq(loaded->groups->n_blocks, 5);
+    same_as_specified(f, 20, 5, 0.05);
+    fixture_unmake(f);
+}
+
 Test(cluster_build, every_damaged_byte_is_refused)
 {
     struct fixture *f = fixture_make(MEMTX_ROWS_F16, 18);
     struct memtx__cluster *loaded = empty_like(f->cluster);
-    const size_t n_bytes = memtx__cluster_bytes(f->cluster, 2);
+    const size_t n_bytes = memtx__cluster_bytes(f->cluster, FIRST_BLOCK, 2);
     unsigned char *bytes = malloc(n_bytes + 1);
     memtx__cluster_save(bytes, f->cluster, FIRST_BLOCK, 2);
     for (size_t i = 0; i < n_bytes; i++) {
@@ -269,7 +328,7 @@ Test(cluster_build, every_damaged_byte_is_refused)
 static int load_forged(const struct memtx__cluster *cluster, size_t at, uint64_t value, int n)
 {
     struct memtx__cluster *loaded = empty_like(cluster);
-    const size_t n_bytes = memtx__cluster_bytes(cluster, 2);
+    const size_t n_bytes = memtx__cluster_bytes(cluster, FIRST_BLOCK, 2);
     unsigned char *bytes = malloc(n_bytes);
     memtx__cluster_save(bytes, cluster, FIRST_BLOCK, 2);
     memtx__put_le(bytes + at, value, n);
@@ -285,7 +344,7 @@ Test(cluster_build, forged_bytes_are_bounded)
 {
     struct fixture *f = fixture_make(MEMTX_ROWS_F16, 19);
     const struct memtx__cluster *c = f->cluster;
-    const size_t starts = 52, order = starts + 2 * (c->per_block + 1);
+    const size_t starts = 56, order = starts + 2 * (c->per_block + 1);
     cr_assert_eq(load_forged(c, starts, 0, 2), MEMTX_OK, "nothing is changed");
     cr_assert_eq(load_forged(c, starts, 1, 2), MEMTX_E_CORRUPT, "the first row of a block in no cluster's reach");
     cr_assert_eq(load_forged(c, starts + 2, 0xFFFF, 2), MEMTX_E_CORRUPT);
@@ -293,12 +352,12 @@ Test(cluster_build, forged_bytes_are_bounded)
     cr_assert_eq(load_forged(c, order, BLOCK_ROWS, 2), MEMTX_E_CORRUPT);
     cr_assert_eq(load_forged(c, order, 0xFFFF, 2), MEMTX_E_CORRUPT);
     cr_assert_eq(load_forged(c, order, c->order[1], 2), MEMTX_E_CORRUPT, "a row twice");
-    cr_assert_eq(load_forged(c, 44, 1, 8), MEMTX_E_CORRUPT, "blocks");
-    cr_assert_eq(load_forged(c, 44, UINT64_MAX, 8), MEMTX_E_CORRUPT);
-    for (size_t at = 8; at < 36; at += 4) { /* type, dim, options */
+    cr_assert_eq(load_forged(c, 48, 1, 8), MEMTX_E_CORRUPT, "blocks");
+    cr_assert_eq(load_forged(c, 48, UINT64_MAX, 8), MEMTX_E_CORRUPT);
+    for (size_t at = 8; at < 40; at += 4) { /* type, dim, options */
         cr_assert_eq(load_forged(c, at, 77, 4), MEMTX_E_MISMATCH, "byte %zu", at);
     }
-    cr_assert_eq(load_forged(c, 36, FIRST_BLOCK + 1, 8), MEMTX_E_MISMATCH, "not the next block");
+    cr_assert_eq(load_forged(c, 40, FIRST_BLOCK + 1, 8), MEMTX_E_MISMATCH, "not the next block");
     fixture_unmake(f);
 }
 
@@ -306,8 +365,9 @@ Test(cluster_build, forged_bytes_are_bounded)
 
 Test(cluster_build, what_is_refused)
 {
-    static const struct memtx__cluster_options wrong[] = {{0, 1, 1, 0},     {16385, 16, 1, 0}, {100, 0, 1, 0},
-                                                          {100, 101, 1, 0}, {100, 10, 0, 0},   {100, 10, 101, 0}};
+    static const struct memtx__cluster_options wrong[] = {
+        {0, 1, 1, 0, 0},    {16385, 16, 1, 0, 0}, {100, 0, 1, 0, 0},  {100, 101, 1, 0, 0},
+        {100, 10, 0, 0, 0}, {100, 10, 101, 0, 0}, {100, 10, 1, 3, 0}, {100, 10, 1, 1639, 0}};
     struct fixture *f = fixture_make(MEMTX_ROWS_F16, 20);
     struct memtx__cluster *none;
     static int64_t ids[(MOST_Q + 1) * MOST_K];
@@ -326,7 +386,7 @@ Test(cluster_build, what_is_refused)
     cr_assert_eq(memtx__cluster_search(NULL, ids, &f->search, f->cluster, &f->rows, q, 4, 0), MEMTX_E_INVALID);
     struct memtx__cluster *fine; /* of single rows: more clusters are wanted than there is room for */
     cr_assert_eq(memtx__cluster_create(&fine, MEMTX_ROWS_F16, DIM, FIRST_BLOCK,
-                                       &(struct memtx__cluster_options){BLOCK_ROWS, 1, 1, 0}),
+                                       &(struct memtx__cluster_options){BLOCK_ROWS, 1, 1, 0, 0}),
                  MEMTX_OK);
     cr_assert_eq(memtx__cluster_add(fine, &f->rows, NULL, 0), MEMTX_OK);
     cr_assert_eq(memtx__cluster_search(NULL, ids, &f->search, fine, &f->rows, q, 4, 5), MEMTX_E_INVALID);

@@ -159,6 +159,29 @@ Test(clusters, growth_goes_on_over_reopenings, .init = run_files_begin, .fini = 
     same_as_open(2 * BLOCK, 3);
 }
 
+/* Groups of blocks lie across files, and come with their last block. */
+Test(clusters, groups_come_back_too, .init = run_files_begin, .fini = run_files_end)
+{
+    static struct answer first;
+    struct hand hand = with_clusters("cluster@share=0.01", 5);
+    hand_open(&hand);
+    for (size_t step = 0; hand.n_rows < 34 * BLOCK; step++) {
+        hand_append(&hand, 2000, hand.n_rows);
+        hand_attend(&hand, FEW_Q, hand.n_rows, step);
+    }
+    cr_assert_eq(hand.memory->clusters.of_pair[0]->groups->n_blocks, 1);
+    ask(&first, &hand, 5);
+    hand_leave(&hand);
+    cr_assert_eq(find_run_files(), 7);
+    cr_assert(answers_the_same(&hand, true, &first, false));
+    cr_assert(answers_the_same(&hand, false, &first, false));
+    hand.options.reader = true;
+    hand_open(&hand);
+    ask(&first, &hand, 5);
+    cr_assert_eq(hand.memory->clusters.of_pair[0]->groups->n_blocks, 1);
+    hand_close(&hand);
+}
+
 /* Short runs are made longer until they are full: files do not become more with every process. */
 Test(clusters, a_short_run_is_made_longer, .init = run_files_begin, .fini = run_files_end)
 {

@@ -44,14 +44,36 @@ static void found_free(struct found found)
     free(found.ids);
 }
 
+struct hit {
+    int64_t id;
+    float score;
+};
+
+static int by_id(const void *a, const void *b)
+{
+    const int64_t x = ((const struct hit *)a)->id, y = ((const struct hit *)b)->id;
+    return (x > y) - (x < y);
+}
+
+/* out[k]: what query q found, by ids. */
+static void sort_by_id(struct hit *out, struct found found, size_t q)
+{
+    for (size_t i = 0; i < found.k; i++) {
+        out[i] = (struct hit){found.ids[q * found.k + i], found.scores[q * found.k + i]};
+    }
+    qsort(out, found.k, sizeof *out, by_id);
+}
+
 /* The share of what `exact` found that `low` found too. Rows that both found have the same scores to the last bit; what
  * is missing stands at the end, and nothing stands twice or out of order. */
 static double compare(struct found exact, struct found low)
 {
     size_t n_exact = 0, n_common = 0;
+    struct hit *sorted = malloc(exact.k * sizeof *sorted);
     for (size_t q = 0; q < exact.n_queries; q++) {
         const float *scores = low.scores + q * low.k;
         const int64_t *ids = low.ids + q * low.k;
+        sort_by_id(sorted, exact, q);
         for (size_t i = 0; i < exact.k; i++) {
             n_exact += exact.ids[q * exact.k + i] >= 0;
             cr_assert_eq(ids[i] < 0, exact.ids[q * exact.k + i] < 0, "query %zu: other rows than there are", q);
@@ -59,15 +81,16 @@ static double compare(struct found exact, struct found low)
             cr_assert(i == 0 || ids[i] < 0 || scores[i] < scores[i - 1] ||
                           (scores[i] == scores[i - 1] && ids[i] > ids[i - 1]),
                       "query %zu, rank %zu: out of order", q, i);
-            for (size_t j = 0; j < exact.k; j++) {
-                if (ids[i] >= 0 && ids[i] == exact.ids[q * exact.k + j]) {
-                    n_common++;
-                    cr_assert_eq(scores[i], exact.scores[q * exact.k + j], "query %zu, id %lld: %.9g, not %.9g", q,
-                                 (long long)ids[i], (double)scores[i], (double)exact.scores[q * exact.k + j]);
-                }
+            const struct hit wanted = {ids[i], 0};
+            const struct hit *both = ids[i] < 0 ? NULL : bsearch(&wanted, sorted, exact.k, sizeof wanted, by_id);
+            if (both) {
+                n_common++;
+                cr_assert_eq(scores[i], both->score, "query %zu, id %lld: %.9g, not %.9g", q, (long long)ids[i],
+                             (double)scores[i], (double)both->score);
             }
         }
     }
+    free(sorted);
     return n_exact ? (double)n_common / (double)n_exact : 1;
 }
 

@@ -12,6 +12,7 @@
 #include "math/attention.h"
 #include "math/exp.h"
 #include "math/half.h"
+#include "math/lanes.h"
 #include "math/linear.h"
 #include "math/loss.h"
 #include "math/norm.h"
@@ -216,6 +217,55 @@ Test(linear, bf16_products_of_threads)
         cr_assert_leq(worst, sum_tolerance(k), "%zu x %zu x %zu: off by %g", m, n, k, worst);
         memtx__bf16_product_destroy(product);
     }
+}
+
+/* ---- rows side by side ------------------------------------------------------------------------ */
+
+Test(lanes, against_double)
+{
+    static const size_t dims[] = {1, 2, 7, 32, 64, 80, 256};
+    for (size_t i = 0; i < sizeof dims / sizeof dims[0]; i++) {
+        const size_t dim = dims[i];
+        float *columns = random_values(dim * MEMTX__LANES, 1, 50 + i), *x = random_values(7 * dim, 1, 60 + i);
+        float scores[MEMTX__LANE_QUERIES][MEMTX__LANES];
+        const float *queries[MEMTX__LANE_QUERIES];
+        for (size_t q = 0; q < MEMTX__LANE_QUERIES; q++) {
+            queries[q] = x + (q + 1) % 5 * dim; /* in no order, and one twice */
+        }
+        memtx__lanes_score(scores, columns, queries, dim);
+        for (size_t q = 0; q < MEMTX__LANE_QUERIES; q++) {
+            for (size_t lane = 0; lane < MEMTX__LANES; lane++) {
+                double sum = 0;
+                for (size_t j = 0; j < dim; j++) {
+                    sum += (double)queries[q][j] * (double)columns[j * MEMTX__LANES + lane];
+                }
+                cr_assert(fabs((double)scores[q][lane] - sum) <= sum_tolerance(dim) * sqrt((double)dim),
+                          "%zu numbers, query %zu, row %zu: %g, not %g", dim, q, lane, (double)scores[q][lane], sum);
+            }
+        }
+        free(columns);
+        free(x);
+    }
+}
+
+/* What is no number is no less than nothing, and stays in its lane. */
+Test(lanes, of_extreme_numbers)
+{
+    static float columns[2 * MEMTX__LANES];
+    static const float x[2] = {1, 1}, huge[2] = {3e38F, 3e38F};
+    float scores[MEMTX__LANE_QUERIES][MEMTX__LANES];
+    const float *queries[MEMTX__LANE_QUERIES] = {x, huge, x, x, x, x};
+    columns[0] = NAN;
+    columns[1] = INFINITY;
+    columns[2] = -INFINITY;
+    columns[3] = 1;
+    columns[MEMTX__LANES + 3] = 1;
+    memtx__lanes_score(scores, columns, queries, 2);
+    cr_assert(isnan(scores[0][0]) && isinf(scores[0][1]) && scores[0][2] < 0 && isinf(scores[0][2]));
+    cr_assert(scores[0][3] == 2.0F && isinf(scores[1][3]) && scores[0][4] == 0.0F && scores[1][4] == 0.0F);
+    cr_assert_eq(memtx__lanes_from(scores[0], 0), 0xFFFAU); /* but for the NaN and the infinity below 0 */
+    cr_assert_eq(memtx__lanes_from(scores[0], -INFINITY), 0xFFFEU);
+    cr_assert_eq(memtx__lanes_from(scores[0], 2), 0x000AU);
 }
 
 /* ---- attention -------------------------------------------------------------------------------- */
