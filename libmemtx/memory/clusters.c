@@ -241,8 +241,8 @@ static uint64_t pass_over_dead(const struct memtx__clusters *clusters, uint64_t 
     return block;
 }
 
-/* The first blocks that every pair has and no good run. *before, or empty: the run that ends where they begin; *is_hole:
- * a good run begins where they end. */
+/* The first blocks that every pair has and no good run. *before, or empty: the run that ends where they begin;
+ * *is_hole: a good run begins where they end. */
 static struct span first_uncovered(struct span *before, bool *is_hole, const struct memtx__clusters *clusters)
 {
     const uint64_t block_rows = clusters->options.block_rows;
@@ -268,8 +268,8 @@ static struct span first_uncovered(struct span *before, bool *is_hole, const str
     return free;
 }
 
-/* The run that is to be saved next; false: none. A last run that is short, since its writer closed, is made longer: it is
- * saved anew with what follows it. */
+/* The run that is to be saved next; false: none. A last run that is short, since its writer closed, is made longer: it
+ * is saved anew with what follows it. */
 static bool next_run(struct memtx__run *out, const struct memtx__clusters *clusters, bool any)
 {
     const uint64_t block_rows = clusters->options.block_rows, of_run = clusters->files.choice.run_rows / block_rows;

@@ -2,10 +2,10 @@
  *
  * A block of rows is clustered when it is full and asked for the first time, from the queries that ask: others would
  * have made others. So what was made is kept. Who appends saves the blocks of all pairs into index files beside the
- * database (store_format.h), run by run as they become full and the rest when it closes; who opens the store later loads
- * them, and clusters by itself only the blocks that no whole file has. A store without a directory has no files.
+ * database (store_format.h), run by run as they become full and the rest when it closes; who opens the store later
+ * loads them, and clusters by itself only the blocks that no whole file has. A store without a directory has no files.
  *
- *     writer   { prepare -> (view begins) refresh -> grow, for each pair that is asked -> (view ends) } .. -> seal -> close
+ *     writer   { prepare -> (view begins) refresh -> grow, for each pair asked -> (view ends) } .. -> seal -> close
  *     reader   { (view begins) refresh -> grow .. -> (view ends) } .. -> close
  *
  * What is saved holds every row of the blocks that anybody may see, whatever the scope of the memory that saved it.

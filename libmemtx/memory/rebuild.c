@@ -1,5 +1,5 @@
-/* Index files built at once (memtx/memory.h): those that are due, or all anew, for which the old ones are dropped first.
- * What is interrupted is gone on with by the next writer, or by another rebuild. */
+/* Index files built at once (memtx/memory.h): those that are due, or all anew, for which the old ones are dropped
+ * first. What is interrupted is gone on with by the next writer, or by another rebuild. */
 #include <string.h>
 #include <time.h>
 

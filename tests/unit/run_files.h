@@ -13,8 +13,8 @@ extern char run_files[MOST_RUN_FILES][192]; /* as they were found, by their numb
 void run_files_begin(void);
 void run_files_end(void);
 
-/* Their number, and their names into run_files, of which the numbers go up with each that is built. Anything else in the
- * store than what a store has fails the test. */
+/* Their number, and their names into run_files, of which the numbers go up with each that is built. Anything else in
+ * the store than what a store has fails the test. */
 size_t find_run_files(void);
 
 unsigned char *read_bytes(size_t *n, const char *name);                   /* to be freed */
