@@ -132,7 +132,6 @@ struct memtx__cluster_search {
 
 /* bench/README.md has the figures by which this and the size of the clusters were chosen. */
 #define MEMTX__CLUSTER_SHARE_DEFAULT 0.05
-#define MEMTX__CLUSTER_TOP_SHARE 0.2 /* of the clusters of clusters, where there are four groups and more */
 
 /* Scratch for up to n_queries queries, k neighbours and a share of the clusters (above 0, up to 1) in this index as it
  * is, over up to n_row_blocks blocks of visible rows, for the number of threads that OpenMP has now. Allocates only

@@ -22,8 +22,9 @@ void memtx__cluster_choice_take(struct memtx__cluster_search *search);
 void memtx__cluster_choice_measure(struct memtx__cluster_choice *out, const struct memtx__cluster *cluster,
                                    size_t n_clusters, double share);
 
-/* Whether a search of that share chooses tops before clusters. */
-bool memtx__cluster_by_groups(const struct memtx__cluster *cluster, double share);
+/* The share of the clusters of clusters, here called tops, in which a search of that share of the clusters looks for
+ * them; 0: it scores all centroids. */
+double memtx__cluster_top_share(const struct memtx__cluster *cluster, double share);
 
 /* search->wanted[q][call->n_wanted] and n_wanted[q] for the queries first .. first + n - 1, with the scratch of one
  * thread. Fails as memtx__product does. */

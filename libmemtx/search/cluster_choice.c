@@ -24,14 +24,20 @@ enum {
     SPREADS_ADDED = 2, /* to a centroid's score: see cluster.c */
 };
 
+/* bench/README.md has the figures by which these were chosen. */
+#define LEAST_TOP_SHARE 0.1
+#define TOPS_PER_CLUSTER 6 /* the share of tops to that of clusters */
+#define MOST_SHARE 0.1     /* above it all centroids are scored */
+
 static size_t n_clusters_of(const struct memtx__cluster *cluster)
 {
     return cluster->n_blocks * cluster->per_block;
 }
 
-bool memtx__cluster_by_groups(const struct memtx__cluster *cluster, double share)
+double memtx__cluster_top_share(const struct memtx__cluster *cluster, double share)
 {
-    return cluster->groups && cluster->groups->n_blocks >= LEAST_GROUPS && share <= MEMTX__CLUSTER_TOP_SHARE / 2;
+    const bool is_worth_it = cluster->groups && cluster->groups->n_blocks >= LEAST_GROUPS && share <= MOST_SHARE;
+    return !is_worth_it ? 0 : share * TOPS_PER_CLUSTER > LEAST_TOP_SHARE ? share * TOPS_PER_CLUSTER : LEAST_TOP_SHARE;
 }
 
 /* Queries whose scores of all centroids stand side by side. */
@@ -54,11 +60,12 @@ void memtx__cluster_choice_measure(struct memtx__cluster_choice *out, const stru
 {
     const struct memtx__cluster *groups = cluster->groups;
     *out = (struct memtx__cluster_choice){0};
-    if (memtx__cluster_by_groups(cluster, share)) {
+    const double top_share = memtx__cluster_top_share(cluster, share);
+    if (top_share > 0) {
         const size_t of_group = cluster->options.group_blocks * cluster->per_block;
         out->most_tops = (n_clusters / of_group + 1) * groups->per_block;
         /* Twice what the share holds in the mean, and all of the blocks before and behind the groups. */
-        out->most_members = (size_t)(2 * MEMTX__CLUSTER_TOP_SHARE * (double)n_clusters) + 2 * of_group;
+        out->most_members = (size_t)(2 * top_share * (double)n_clusters) + 2 * of_group;
     }
 }
 
@@ -222,12 +229,13 @@ static int choose_tops(struct work *w)
 {
     const struct memtx__cluster *groups = w->call->cluster->groups;
     const size_t n_tops = n_clusters_of(groups);
+    const double top_share = memtx__cluster_top_share(w->call->cluster, w->call->search->share);
     int status = 0;
     for (size_t first = 0; first < w->n && !status; first += LEAST_ABREAST) {
         const size_t n = w->n - first < LEAST_ABREAST ? w->n - first : LEAST_ABREAST;
         status = score_all(w->scores, w->tile, groups, w->queries + first * groups->dim, n);
         const size_t n_visible = hide_tops(w->scores, w->call, n);
-        const size_t n_wanted = (size_t)ceil(MEMTX__CLUSTER_TOP_SHARE * (double)n_visible);
+        const size_t n_wanted = (size_t)ceil(top_share * (double)n_visible);
         for (size_t i = 0; i < n && !status; i++) {
             uint32_t *wanted = w->at.wanted + (first + i) * w->at.most_tops;
             w->at.n_wanted[first + i] =
@@ -358,8 +366,8 @@ static int choose_by_groups(const struct memtx__cluster_call *call, size_t threa
 
 int memtx__cluster_choose(const struct memtx__cluster_call *call, size_t thread, size_t first, size_t n)
 {
-    return memtx__cluster_by_groups(call->cluster, call->search->share) ? choose_by_groups(call, thread, first, n)
-                                                                        : choose_by_all(call, thread, first, n);
+    return memtx__cluster_top_share(call->cluster, call->search->share) > 0 ? choose_by_groups(call, thread, first, n)
+                                                                            : choose_by_all(call, thread, first, n);
 }
 
 void memtx__cluster_turn_around(uint32_t *list, uint32_t *starts, const uint32_t *wanted, const uint32_t *n_found,

@@ -171,7 +171,7 @@ static bool is_block_seen(const struct fixture *f, uint64_t block)
 }
 
 /* is_met[cluster]: in one of the best clusters of clusters, or in no group. */
-static void meet_clusters(bool *is_met, const struct fixture *f, const float *query)
+static void meet_clusters(bool *is_met, const struct fixture *f, const float *query, double top_share)
 {
     const struct memtx__cluster *cluster = f->cluster, *groups = cluster->groups;
     const size_t n_clusters = cluster->n_blocks * cluster->per_block, of_group = groups->options.block_rows;
@@ -189,7 +189,7 @@ static void meet_clusters(bool *is_met, const struct fixture *f, const float *qu
             tops[n_tops++] = (struct scored){promise(groups, query, t), (int64_t)t};
         }
     }
-    const size_t n_wanted = (size_t)ceil(MEMTX__CLUSTER_TOP_SHARE * (double)n_tops);
+    const size_t n_wanted = (size_t)ceil(top_share * (double)n_tops);
     n_tops = rank(tops, n_tops);
     for (size_t i = 0; i < n_tops && i < n_wanted; i++) {
         const size_t g = (size_t)tops[i].id / groups->per_block, t = (size_t)tops[i].id % groups->per_block;
@@ -211,8 +211,9 @@ static void want(bool *is_wanted, const struct fixture *f, const float *query, s
     size_t n = 0, n_seen = 0;
     memset(is_wanted, 0, n_clusters * sizeof *is_wanted);
     memset(is_met, 1, sizeof is_met);
-    if (memtx__cluster_by_groups(cluster, share)) {
-        meet_clusters(is_met, f, query);
+    const double top_share = memtx__cluster_top_share(cluster, share);
+    if (top_share > 0) {
+        meet_clusters(is_met, f, query, top_share);
     }
     for (size_t c = 0; c < n_clusters; c++) {
         const bool any = is_block_seen(f, FIRST_BLOCK + c / cluster->per_block);
