@@ -78,6 +78,10 @@ int memtx__store_append(memtx_store *store, uint32_t layer, size_t n_rows, const
     if (status) {
         return status;
     }
+    status = memtx__environment_load_tail(store);
+    if (status) {
+        return status;
+    }
     const uint64_t first = store->now.state.n_rows + store->n_staged[layer];
     status = n_rows ? memtx__tail_reach(&store->tail, (first + n_rows - 1) / store->chunk_rows) : MEMTX_OK;
     if (status) {

@@ -175,13 +175,27 @@ int memtx__environment_load(memtx_store *store)
     if (!status) {
         store->tail.first_chunk = store->now.state.n_rows / store->chunk_rows;
     }
-    if (!status && !store->options.read_only && store->now.state.n_rows % store->chunk_rows) {
-        status = memtx__environment_check_pages(store->environment);
-        if (!status) {
-            status = load_last_chunk(store, snapshot.txn);
-        }
-    }
+    store->lacks_tail = !store->options.read_only && store->now.state.n_rows % store->chunk_rows;
     mdb_txn_abort(snapshot.txn);
+    return status;
+}
+
+int memtx__environment_load_tail(memtx_store *store)
+{
+    MDB_txn *txn;
+    if (!store->lacks_tail) {
+        return MEMTX_OK;
+    }
+    int status = memtx__environment_check_pages(store->environment);
+    if (!status) {
+        status = memtx__lmdb_status(mdb_txn_begin(store->environment->env, NULL, MDB_RDONLY, &txn),
+                                    store->environment->path, "read");
+    }
+    if (!status) {
+        status = load_last_chunk(store, txn);
+        mdb_txn_abort(txn);
+        store->lacks_tail = status != MEMTX_OK;
+    }
     return status;
 }
 

@@ -79,6 +79,7 @@ struct memtx_store {
 
     struct memtx__catalogue now; /* the writer's newest; in a store that is read-only, as of the opening */
     struct memtx__tail tail;
+    bool lacks_tail;                     /* the last chunk is not full, and still on disk alone */
     uint32_t n_staged[MEMTX_MAX_LAYERS]; /* rows appended to a layer since the last commit */
     struct memtx__pending_state pending;
 
@@ -232,8 +233,11 @@ int memtx__environment_make(const char *path, const char *shown, const struct me
 /* The spec of an existing store; *rope_factors (owned by the caller) NULL where all are one. */
 int memtx__environment_load_spec(struct memtx_store_spec *spec, uint32_t *version, uint32_t *chunk_rows,
                                  float **rope_factors, struct memtx__environment *environment);
-/* Catalogue and, for writing, the rows of the last chunk, if it is not full, into the store. */
+/* The catalogue into the store. */
 int memtx__environment_load(memtx_store *store);
+/* The rows of the last chunk, if it is not full, into the tail of a store that is written to; once. Whoever is the first
+ * to need them calls it, for it checks all of LMDB's pages, which opening must not cost. */
+int memtx__environment_load_tail(memtx_store *store);
 /* The newest running state, owned by the caller. */
 int memtx__environment_load_state(unsigned char **bytes, size_t *n_bytes, struct memtx__environment *environment,
                                   uint32_t version, const char *name);

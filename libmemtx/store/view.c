@@ -45,7 +45,10 @@ int memtx__view_begin(struct memtx__view *view)
     if (status || !view->snapshot) {
         return status;
     }
-    status = memtx__snapshot_renew(view->snapshot);
+    status = view->is_reader ? MEMTX_OK : memtx__environment_load_tail(view->store);
+    if (!status) {
+        status = memtx__snapshot_renew(view->snapshot);
+    }
     if (status) {
         return status;
     }

@@ -149,7 +149,10 @@ static int delete_chunks(memtx_store *store, MDB_txn *txn)
 int memtx__environment_write(memtx_store *store)
 {
     MDB_txn *txn;
-    int status = memtx__lmdb_begin(&txn, store->environment);
+    int status = memtx__environment_load_tail(store);
+    if (!status) {
+        status = memtx__lmdb_begin(&txn, store->environment);
+    }
     if (status) {
         return status;
     }

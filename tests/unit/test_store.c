@@ -75,6 +75,46 @@ Test(disk, appending_goes_on_after_opening_again, .init = make_folder, .fini = r
     cr_assert_gt(n, 3 * 510);
 }
 
+/* Bytes that this process has asked to read so far, from files of any kind. */
+static unsigned long long n_bytes_read(void)
+{
+    unsigned long long n = 0;
+    FILE *file = fopen("/proc/self/io", "r");
+    cr_assert_not_null(file);
+    cr_assert_eq(fscanf(file, "rchar: %llu", &n), 1);
+    (void)fclose(file);
+    return n;
+}
+
+static unsigned long long n_bytes_of_opening(void)
+{
+    const unsigned long long before = n_bytes_read();
+    memtx_store *store = open_store();
+    const unsigned long long n = n_bytes_read() - before;
+    close_store(store);
+    return n;
+}
+
+/* Opening a store to write costs the same however much it holds, its last chunk being full or not. */
+Test(disk, opening_reads_no_rows, .init = make_folder, .fini = remove_folder)
+{
+    memtx_store *store = open_store();
+    fill(store);
+    close_store(store);
+    const unsigned long long few = n_bytes_of_opening();
+    store = open_store();
+    const size_t document = add_document(store, "long");
+    for (uint64_t position = 0; position < 40000; position += 1000) {
+        append(store, document, 1000, position);
+    }
+    close_store(store);
+    const unsigned long long many = n_bytes_of_opening();
+    cr_assert_leq(many, few + 8 * 4096ULL, "%llu bytes, and %llu before", many, few);
+    store = open_store();
+    cr_assert_eq(read_rows(store), MEMTX_OK, "%s", memtx_last_error());
+    close_store(store);
+}
+
 Test(disk, token_ids_are_kept, .init = make_folder, .fini = remove_folder)
 {
     MDB_env *env;
