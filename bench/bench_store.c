@@ -30,7 +30,7 @@
 #include "memtx/memtx.h"
 
 enum { SEGMENT = 512, N_LAYERS = 30, N_HEADS = 9, N_KV_HEADS = 3, HEAD_SIZE = 64 };
-enum { ROW_BYTES = 2 * HEAD_SIZE, GROUP_SEGMENTS = 4, SAMPLE_NS = 10 * 1000 * 1000 };
+enum { ROW_BYTES = 2 * HEAD_SIZE, GROUP_SEGMENTS = 8, SAMPLE_NS = 10 * 1000 * 1000 };
 
 struct setting {
     struct bench_setting shared;

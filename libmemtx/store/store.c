@@ -31,7 +31,7 @@ int memtx_row_type_parse(enum memtx_row_type *out, const char *name)
 struct memtx_store_options memtx_store_options_default(void)
 {
     return (struct memtx_store_options){.durability = MEMTX_DURABILITY_GROUP,
-                                        .group_segments = 4,
+                                        .group_segments = 8,
                                         .group_milliseconds = 1000,
                                         .group_bytes = (size_t)32 << 20};
 }

@@ -14,7 +14,7 @@ WRITER, CHECK = os.environ["CRASH_WRITER"], os.environ["CRASH_CHECK"]
 LINE = re.compile(r"acknowledged (\d+) rows, (\d+) documents, (\d+) written\n")
 
 MOST_ROWS = 64      # of a segment: CRASH_MOST_ROWS
-GROUP_SEGMENTS = 4  # of memtx_store_options_default(): so many commits are written together at the latest
+GROUP_SEGMENTS = 4  # CRASH_GROUP_SEGMENTS: so many commits are written together at the latest
 
 LONG = "--long" in sys.argv
 if LONG:

@@ -248,6 +248,7 @@ int crash_write(const struct crash_plan *plan)
     char warning[512] = "";
     memtx_store *store;
     options.durability = plan->durability;
+    options.group_segments = CRASH_GROUP_SEGMENTS;
     options.capacity_rows = plan->capacity;
     int status = memtx_store_open(&store, plan->path, &spec, &options);
     if (status) {

@@ -20,8 +20,9 @@ enum {
     CRASH_LAYERS = 3, /* of which 0 and 2 are kept */
     CRASH_HEADS = 4,
     CRASH_KV_HEADS = 2,
-    CRASH_HEAD_SIZE = 128, /* 255 rows fill a chunk */
-    CRASH_MOST_ROWS = 64   /* of a segment */
+    CRASH_HEAD_SIZE = 128,   /* 255 rows fill a chunk */
+    CRASH_MOST_ROWS = 64,    /* of a segment */
+    CRASH_GROUP_SEGMENTS = 4 /* that group durability writes together */
 };
 
 struct crash_row {

@@ -59,7 +59,7 @@ struct memtx_store_spec {
 struct memtx_store_options {
     bool temporary;                   /* make a new store under directory `path`, gone with the close or the process */
     enum memtx_durability durability; /* default group */
-    uint32_t group_segments;          /* group: written after this many commits (default 4), */
+    uint32_t group_segments;          /* group: written after this many commits (default 8), */
     uint32_t group_milliseconds;      /* or this long after the first of them (default 1,000), */
     size_t group_bytes;               /* or when this much waits (default 32 MiB) */
     uint64_t capacity_rows;           /* the newest so many rows are visible; 0: all (default) */
