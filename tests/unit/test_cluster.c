@@ -24,17 +24,21 @@ Test(cluster, answers_as_specified)
 }
 
 /* Ranges of all kinds: nothing, parts of blocks, whole blocks missing, rows here and there. */
-Test(cluster, only_rows_in_sight_are_found)
+static void same_in_any_sight(struct fixture *f)
 {
     static const size_t ranges[][3] = {{0, 1, 0},     {0, 2000, 15},   {0, 2000, 150},    {0, 2, 1},  {0, 300, 120},
                                        {50, 300, 90}, {0, 2000, 1000}, {780, 2000, 1000}, {3, 41, 2}, {0, 500, 499}};
-    struct fixture *f = fixture_make(MEMTX_ROWS_F16, 8);
     for (size_t i = 0; i < sizeof ranges / sizeof ranges[0]; i++) {
         fixture_see(f, ranges[i][0], ranges[i][1], ranges[i][2]);
         same_as_specified(f, 40, 5, 0.1);
         same_as_specified(f, 3, 20, 0.01);
     }
     fixture_unmake(f);
+}
+
+Test(cluster, only_rows_in_sight_are_found)
+{
+    same_in_any_sight(fixture_make(MEMTX_ROWS_F16, 8));
 }
 
 /* A query whose clusters hold too little in sight searches everything: min(k, visible) are found. */
@@ -246,15 +250,7 @@ Test(groups, answers_as_specified)
 
 Test(groups, only_rows_in_sight_are_found)
 {
-    static const size_t ranges[][3] = {{0, 1, 0},     {0, 2000, 15},   {0, 2000, 150},    {0, 2, 1},  {0, 300, 120},
-                                       {50, 300, 90}, {0, 2000, 1000}, {780, 2000, 1000}, {3, 41, 2}, {0, 500, 499}};
-    struct fixture *f = make_grouped(MEMTX_ROWS_F16, 32);
-    for (size_t i = 0; i < sizeof ranges / sizeof ranges[0]; i++) {
-        fixture_see(f, ranges[i][0], ranges[i][1], ranges[i][2]);
-        same_as_specified(f, 40, 5, 0.1);
-        same_as_specified(f, 3, 20, 0.01);
-    }
-    fixture_unmake(f);
+    same_in_any_sight(make_grouped(MEMTX_ROWS_F16, 32));
 }
 
 /* More queries than go through the tops together. */
