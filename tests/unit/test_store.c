@@ -148,31 +148,31 @@ Test(disk, group_waits_and_full_does_not, .init = make_folder, .fini = remove_fo
     options.group_milliseconds = 3600000;
     memtx_store *store = open_with(path, &spec, &options);
     size_t document = add_document(store, "text");
-    for (unsigned i = 1; i <= 8; i++) {
+    for (unsigned i = 1; i <= 16; i++) {
         append(store, document, 10, 10 * (i - 1));
         memtx_store_info(&facts, store);
-        cr_assert_eq(facts.n_written_rows, i / 4 * 40, "written with every fourth commit");
+        cr_assert_eq(facts.n_written_rows, i / 8 * 80, "written with every eighth commit");
         check_rows(store, 0, 10 * i); /* what waits is found all the same */
     }
-    append(store, document, 10, 80);
+    append(store, document, 10, 160);
     cr_assert_eq(memtx__store_flush(store), MEMTX_OK);
     memtx_store_info(&facts, store);
-    cr_assert_eq(facts.n_written_rows, 90);
+    cr_assert_eq(facts.n_written_rows, 170);
     close_store(store);
 
     options.group_bytes = 20 * 2 * 2 * 2 * D * 2; /* of twenty rows */
     store = open_with(path, &spec, &options);
-    append(store, 0, 19, 90);
-    cr_assert_eq(store->n_written_rows, 90);
-    append(store, 0, 1, 109);
-    cr_assert_eq(store->n_written_rows, 110);
+    append(store, 0, 19, 170);
+    cr_assert_eq(store->n_written_rows, 170);
+    append(store, 0, 1, 189);
+    cr_assert_eq(store->n_written_rows, 190);
     close_store(store);
 
     options.durability = MEMTX_DURABILITY_FULL;
     store = open_with(path, &spec, &options);
     for (unsigned i = 1; i <= 3; i++) {
-        append(store, 0, 10, 100 + 10 * i);
-        cr_assert_eq(store->n_written_rows, 110 + 10 * i);
+        append(store, 0, 10, 180 + 10 * i);
+        cr_assert_eq(store->n_written_rows, 190 + 10 * i);
     }
     close_store(store);
 }
