@@ -77,14 +77,34 @@ static int read_meta(struct meta *out, const struct memtx__pages *pages, const u
     return MEMTX_OK;
 }
 
-/* Both metas, whose transactions follow each other. */
-static int read_metas(struct meta metas[2], const struct memtx__pages *pages)
+static int measure(struct memtx__pages *pages, bool *is_empty)
+{
+    struct stat facts;
+    if (fstat(pages->fd, &facts)) {
+        return memtx__fail(memtx__errno_status(errno), "%s: cannot read the size of the database: %s", pages->path,
+                           strerror(errno));
+    }
+    if (!S_ISREG(facts.st_mode)) {
+        return memtx__fail(MEMTX_E_IO, "%s: the database is not a regular file", pages->path);
+    }
+    *is_empty = facts.st_size == 0;
+    pages->n_pages = (uint64_t)facts.st_size / MEMTX__PAGE_BYTES;
+    return MEMTX_OK;
+}
+
+/* Both metas, whose transactions follow each other. The file is measured once they are read: a writer makes it as large
+ * as a meta needs before it writes that. */
+static int read_metas(struct meta metas[2], struct memtx__pages *pages)
 {
     unsigned char bytes[2][MEMTX__PAGE_BYTES];
+    bool is_empty;
     int status =
         pages->n_pages < 2 ? memtx__fail(MEMTX_E_FORMAT, "%s: not an LMDB file: too short", pages->path) : MEMTX_OK;
     for (uint64_t page = 0; page < 2 && !status; page++) {
         status = memtx__page_read(bytes[page], pages, page);
+    }
+    if (!status) {
+        status = measure(pages, &is_empty);
     }
     if (!status && !is_lmdb(bytes[0]) && !is_lmdb(bytes[1])) {
         status = memtx__fail(MEMTX_E_FORMAT, "%s: not an LMDB file of version %d with pages of %d bytes", pages->path,
@@ -257,21 +277,6 @@ static int check_state_transactions(struct memtx__pages *pages, const struct met
 
 /* ---- the file --------------------------------------------------------------------------------- */
 
-static int measure(struct memtx__pages *pages, bool *is_empty)
-{
-    struct stat facts;
-    if (fstat(pages->fd, &facts)) {
-        return memtx__fail(memtx__errno_status(errno), "%s: cannot read the size of the database: %s", pages->path,
-                           strerror(errno));
-    }
-    if (!S_ISREG(facts.st_mode)) {
-        return memtx__fail(MEMTX_E_IO, "%s: the database is not a regular file", pages->path);
-    }
-    *is_empty = facts.st_size == 0;
-    pages->n_pages = (uint64_t)facts.st_size / MEMTX__PAGE_BYTES;
-    return MEMTX_OK;
-}
-
 static int check_file(uint64_t *newest, struct meta metas[2], struct memtx__pages *pages,
                       enum memtx__pages_extent extent, uint64_t txn_id)
 {
@@ -293,8 +298,7 @@ static int check_file(uint64_t *newest, struct meta metas[2], struct memtx__page
 static bool has_moved(struct memtx__pages *pages, const struct meta metas[2])
 {
     struct meta now[2] = {0};
-    bool is_empty = false;
-    return !measure(pages, &is_empty) && !read_metas(now, pages) &&
+    return !read_metas(now, pages) &&
            (now[0].transaction != metas[0].transaction || now[1].transaction != metas[1].transaction);
 }
 
@@ -339,6 +343,7 @@ static int write_transaction(struct memtx__pages *pages, uint64_t page, uint64_t
     }
     memtx__put_u64(bytes + TRANSACTION_AT, transaction);
     const size_t n_bytes = META_END - MAGIC_AT;
+    errno = EIO; /* of a write that is cut short */
     if (pwrite(pages->fd, bytes + MAGIC_AT, n_bytes, (off_t)(page * MEMTX__PAGE_BYTES + MAGIC_AT)) !=
             (ssize_t)n_bytes ||
         fsync(pages->fd)) {

@@ -1,8 +1,6 @@
 /* The checker of LMDB's file: what LMDB writes passes, however it grew; what is damaged is refused, or LMDB still finds
  * every key and value as they were. */
 #include <criterion/criterion.h>
-#include <dirent.h>
-#include <fcntl.h>
 #include <lmdb.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,178 +14,30 @@
 #include "store/pages.h"
 #include "store/records.h"
 #include "store/store.h"
+#include "pages_file.h"
 
-enum { PAGE = 4096, D = 512, CHUNK_ROWS = 31, N_DOCUMENTS = 40, CAPACITY = 93, MOST_PAIRS = 2000 };
+enum { D = PAGES_HEAD_SIZE, CHUNK_ROWS = 31, MOST_PAIRS = 2000 };
 
-static char folder[64], file_name[96];
-static int fd = -1;
-static unsigned char *data; /* the file as it was written */
-static size_t n_file;
-
-static void make_folder(void)
-{
-    (void)snprintf(folder, sizeof folder, "/tmp/memtx-pages-XXXXXX");
-    cr_assert_not_null(mkdtemp(folder));
-    (void)snprintf(file_name, sizeof file_name, "%s/data.mdb", folder);
-}
-
-static void close_file(void)
-{
-    if (fd >= 0) {
-        (void)close(fd);
-    }
-    fd = -1;
-}
-
-static void remove_folder(void)
-{
-    char name[512];
-    DIR *entries = opendir(folder);
-    for (struct dirent *entry; entries && (entry = readdir(entries));) {
-        (void)snprintf(name, sizeof name, "%s/%s", folder, entry->d_name);
-        (void)unlink(name);
-    }
-    if (entries) {
-        (void)closedir(entries);
-    }
-    (void)rmdir(folder);
-    free(data);
-    data = NULL;
-    close_file();
-}
-
-static void open_file(void)
-{
-    if (fd < 0) {
-        fd = open(file_name, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    }
-    cr_assert_geq(fd, 0);
-}
-
-static void load_file(void)
-{
-    open_file();
-    n_file = (size_t)lseek(fd, 0, SEEK_END);
-    free(data);
-    data = malloc(n_file ? n_file : 1);
-    cr_assert_eq(pread(fd, data, n_file, 0), (ssize_t)n_file);
-}
-
-static void put_bytes(size_t at, const void *bytes, size_t n)
-{
-    open_file();
-    cr_assert_eq(pwrite(fd, bytes, n, (off_t)at), (ssize_t)n);
-}
-
-static void put_byte(size_t at, unsigned char byte)
-{
-    put_bytes(at, &byte, 1);
-}
-
-static int check(enum memtx__pages_extent extent)
-{
-    open_file();
-    return memtx__pages_check(NULL, fd, file_name, extent, 0);
-}
-
-static void passes(void)
-{
-    cr_assert_eq(check(MEMTX__PAGES_SMALL), MEMTX_OK, "%s", memtx_last_error());
-    cr_assert_eq(check(MEMTX__PAGES_ALL), MEMTX_OK, "%s", memtx_last_error());
-}
-
-static void refused(int status, const char *text)
-{
-    cr_expect_eq(check(MEMTX__PAGES_ALL), status, "in place of '%s': %s", text, memtx_last_error());
-    cr_expect_not_null(strstr(memtx_last_error(), text), "'%s' lacks '%s'", memtx_last_error(), text);
-}
-
-/* ---- a store ---------------------------------------------------------------------------------- */
-
-static struct memtx_store_spec spec_default(void)
-{
-    struct memtx_store_spec spec = {.fingerprint = "fingerprint",
-                                    .n_layers = 1,
-                                    .n_heads = 1,
-                                    .n_kv_heads = 1,
-                                    .head_size = D,
-                                    .scale = 0.125F,
-                                    .row_type = MEMTX_ROWS_F32};
-    memtx_store_keep_layer(&spec, 0);
-    return spec;
-}
-
-static int append_row(memtx_store *store, size_t document, uint64_t row)
-{
-    float key[D], value[D];
-    const uint32_t id = (uint32_t)(7 * row);
-    const uint64_t position = 2 * row; /* so that each row is an extent */
-    for (size_t d = 0; d < D; d++) {
-        key[d] = (float)(row + d);
-        value[d] = -key[d];
-    }
-    int status = memtx__store_append(store, 0, 1, key, value);
-    return status ? status : memtx__store_commit(store, document, 1, &id, &position);
-}
-
-/* Many small transactions: more documents and extents than a page holds, and chunks that were freed. */
-static void make_store(size_t n_rows)
-{
-    struct memtx_store_spec spec = spec_default();
-    struct memtx_store_options options = memtx_store_options_default();
-    memtx_store *store;
-    size_t document = 0;
-    options.durability = MEMTX_DURABILITY_FULL;
-    options.capacity_rows = CAPACITY;
-    cr_assert_eq(memtx_store_open(&store, folder, &spec, &options), MEMTX_OK, "%s", memtx_last_error());
-    for (size_t row = 0; row < n_rows; row++) {
-        char name[32];
-        (void)snprintf(name, sizeof name, "text %zu", row);
-        if (row < N_DOCUMENTS) {
-            cr_assert_eq(memtx__store_add_document(&document, store, name), MEMTX_OK);
-        }
-        cr_assert_eq(append_row(store, document, row), MEMTX_OK, "%s", memtx_last_error());
-        if (row % 64 == 0) {
-            passes();
-        }
-    }
-    cr_assert_eq(memtx_store_close(store), MEMTX_OK);
-}
-
-Test(pages, a_store_passes_at_every_stage, .init = make_folder, .fini = remove_folder)
+Test(pages, a_store_passes_at_every_stage, .init = pages_begin, .fini = pages_end)
 {
     uint64_t newest = 0;
-    put_bytes(0, "", 0);
-    passes(); /* an empty file */
-    cr_assert_eq(unlink(file_name), 0);
-    close_file();
-    make_store(200);
-    passes();
-    cr_assert_eq(memtx__pages_check(&newest, fd, file_name, MEMTX__PAGES_ALL, 0), MEMTX_OK);
+    pages_put(0, "", 0);
+    pages_pass(); /* an empty file */
+    cr_assert_eq(unlink(pages_name), 0);
+    pages_close();
+    pages_make_store(200);
+    pages_pass();
+    cr_assert_eq(memtx__pages_check(&newest, pages_fd, pages_name, MEMTX__PAGES_ALL, 0), MEMTX_OK);
     cr_assert_geq(newest, 200);
     for (uint64_t back = 0; back < 2; back++) { /* as a reader of the one before sees it */
-        cr_assert_eq(memtx__pages_check(NULL, fd, file_name, MEMTX__PAGES_ALL, newest - back), MEMTX_OK, "%s",
+        cr_assert_eq(memtx__pages_check(NULL, pages_fd, pages_name, MEMTX__PAGES_ALL, newest - back), MEMTX_OK, "%s",
                      memtx_last_error());
     }
-    cr_assert_eq(memtx__pages_check(NULL, fd, file_name, MEMTX__PAGES_ALL, newest - 2), MEMTX_E_BUSY);
-    cr_assert_eq(memtx__pages_check(NULL, fd, file_name, MEMTX__PAGES_ALL, newest + 1), MEMTX_E_BUSY);
+    cr_assert_eq(memtx__pages_check(NULL, pages_fd, pages_name, MEMTX__PAGES_ALL, newest - 2), MEMTX_E_BUSY);
+    cr_assert_eq(memtx__pages_check(NULL, pages_fd, pages_name, MEMTX__PAGES_ALL, newest + 1), MEMTX_E_BUSY);
 }
 
 /* ---- LMDB by itself --------------------------------------------------------------------------- */
-
-static MDB_env *open_env(unsigned flags)
-{
-    MDB_env *env;
-    cr_assert_eq(mdb_env_create(&env), 0);
-    cr_assert_eq(mdb_env_set_maxdbs(env, 16), 0);
-    cr_assert_eq(mdb_env_set_mapsize(env, (size_t)1 << 30), 0);
-    int code = mdb_env_open(env, folder, flags, 0600);
-    if (code) {
-        mdb_env_close(env);
-        return NULL;
-    }
-    return env;
-}
 
 /* One transaction of puts and deletes in a few tables, with keys and data of many sizes. */
 static void change_at_random(MDB_env *env, struct memtx__rng *rng, unsigned n_keys, unsigned largest)
@@ -223,12 +73,12 @@ static void change_at_random(MDB_env *env, struct memtx__rng *rng, unsigned n_ke
 }
 
 /* Trees that grow, shrink, split and merge, free lists of many pages, with and without readers that hold pages back. */
-Test(pages, whatever_lmdb_writes_passes, .init = make_folder, .fini = remove_folder)
+Test(pages, whatever_lmdb_writes_passes, .init = pages_begin, .fini = pages_end)
 {
     for (uint64_t seed = 1; seed <= 6; seed++) {
         struct memtx__rng rng = memtx__rng_create(seed, 0);
         MDB_txn *reader = NULL;
-        MDB_env *env = open_env(MDB_NOSYNC | MDB_NOTLS);
+        MDB_env *env = pages_open_env(MDB_NOSYNC | MDB_NOTLS);
         cr_assert_not_null(env);
         for (unsigned i = 0; i < 150; i++) {
             if (i % 20 == 5 * seed % 20) {
@@ -239,12 +89,12 @@ Test(pages, whatever_lmdb_writes_passes, .init = make_folder, .fini = remove_fol
                 reader = NULL;
             }
             change_at_random(env, &rng, i / 50 % 2 ? 40 : 4000, seed % 2 ? 3000 : 100000);
-            passes();
+            pages_pass();
         }
         mdb_txn_abort(reader);
         mdb_env_close(env);
-        remove_folder();
-        make_folder();
+        pages_end();
+        pages_begin();
     }
 }
 
@@ -305,7 +155,7 @@ static void dump_all(struct dump *out)
     static const char *const tables[] = {"meta", "docs", "extents", "tokens", "keys", "values"};
     MDB_txn *txn;
     dump_release(out);
-    MDB_env *env = open_env(MDB_RDONLY | MDB_NOLOCK);
+    MDB_env *env = pages_open_env(MDB_RDONLY | MDB_NOLOCK);
     if (!env || mdb_txn_begin(env, NULL, MDB_RDONLY, &txn)) {
         out->failed = true;
         mdb_env_close(env);
@@ -387,14 +237,14 @@ static int read_rows(memtx_store *store, size_t n_rows)
 static int open_and_read(size_t n_rows, bool keys_are_right)
 {
     memtx_store *store;
-    int status = memtx_store_open(&store, folder, NULL, NULL);
-    for (uint64_t i = 0; i < N_DOCUMENTS && !status; i++) {
+    int status = memtx_store_open(&store, pages_folder, NULL, NULL);
+    for (uint64_t i = 0; i < PAGES_DOCUMENTS && !status; i++) {
         struct memtx_document document;
         char name[32];
         (void)snprintf(name, sizeof name, "text %llu", (unsigned long long)i);
         cr_assert_eq(memtx_store_document_at(&document, store, i), MEMTX_OK);
         cr_assert_str_eq(document.name, name);
-        cr_assert_eq(document.n_tokens, i + 1 < N_DOCUMENTS ? 1 : n_rows - i);
+        cr_assert_eq(document.n_tokens, i + 1 < PAGES_DOCUMENTS ? 1 : n_rows - i);
         cr_assert(document.id == i || !keys_are_right);
     }
     if (!status) {
@@ -414,8 +264,8 @@ static void flip(struct tally *tally, size_t at, unsigned char mask, size_t n_ro
     /* Records of the first version do not say which number they stand under. */
     const bool records_have_numbers = MEMTX__FORMAT_VERSION > 1;
     bool in_key = false;
-    put_byte(at, data[at] ^ mask);
-    int status = check(MEMTX__PAGES_ALL);
+    pages_put_byte(at, pages_data[at] ^ mask);
+    int status = pages_check(MEMTX__PAGES_ALL);
     tally->n_flips++;
     cr_assert(!status || status == MEMTX_E_CORRUPT, "byte %zu: %d: %s", at, status, memtx_last_error());
     if (status) {
@@ -431,15 +281,15 @@ static void flip(struct tally *tally, size_t at, unsigned char mask, size_t n_ro
             tally->n_opened++;
         }
     }
-    put_byte(at, data[at]);
+    pages_put_byte(at, pages_data[at]);
 }
 
 /* A page that is free, or an overflow page that is not the first of its run, may be of any kind. */
 static bool is_in_use(size_t page)
 {
-    put_byte(page * PAGE + 10, data[page * PAGE + 10] ^ 0x40);
-    int status = check(MEMTX__PAGES_ALL);
-    put_byte(page * PAGE + 10, data[page * PAGE + 10]);
+    pages_put_byte(page * PAGE + 10, pages_data[page * PAGE + 10] ^ 0x40);
+    int status = pages_check(MEMTX__PAGES_ALL);
+    pages_put_byte(page * PAGE + 10, pages_data[page * PAGE + 10]);
     return status != MEMTX_OK;
 }
 
@@ -460,24 +310,24 @@ static void mark_page(unsigned char *marks, const unsigned char *page)
     }
 }
 
-Test(damage, one_byte, .init = make_folder, .fini = remove_folder, .timeout = 280)
+Test(damage, one_byte, .init = pages_begin, .fini = pages_end, .timeout = 280)
 {
     enum { N_ROWS = 280 };
     struct tally tally = {0};
     size_t n_used = 0;
-    make_store(N_ROWS);
-    load_file();
+    pages_make_store(N_ROWS);
+    pages_load();
     dump_all(&truth);
     cr_assert(!truth.failed);
     cr_assert_eq(open_and_read(N_ROWS, true), MEMTX_OK, "%s", memtx_last_error());
-    unsigned char *marks = calloc(n_file, 1);
-    for (size_t page = 0; page < n_file / PAGE; page++) {
+    unsigned char *marks = calloc(n_pages_bytes, 1);
+    for (size_t page = 0; page < n_pages_bytes / PAGE; page++) {
         if (page < 2 || is_in_use(page)) {
-            mark_page(marks + page * PAGE, data + page * PAGE);
+            mark_page(marks + page * PAGE, pages_data + page * PAGE);
             n_used++;
         }
     }
-    for (size_t at = 0; at < n_file; at++) {
+    for (size_t at = 0; at < n_pages_bytes; at++) {
         if (marks[at] || at % 997 == 0) {
             flip(&tally, at, (unsigned char)(1U << at % 8), N_ROWS);
         }
@@ -492,7 +342,7 @@ Test(damage, one_byte, .init = make_folder, .fini = remove_folder, .timeout = 28
     dump_release(&truth);
     dump_release(&found);
     free(marks);
-    passes();
+    pages_pass();
 }
 
 /* Writes a number, demands what the checker says of it, and puts back what was there. */
@@ -500,40 +350,40 @@ static void refused_with(size_t at, uint64_t value, size_t n_bytes, const char *
 {
     unsigned char bytes[8];
     memtx__put_u64(bytes, value);
-    put_bytes(at, bytes, n_bytes);
-    refused(MEMTX_E_CORRUPT, text);
-    put_bytes(at, data + at, n_bytes);
+    pages_put(at, bytes, n_bytes);
+    pages_refused(MEMTX_E_CORRUPT, text);
+    pages_put(at, pages_data + at, n_bytes);
 }
 
 static size_t newest_meta(void)
 {
-    return memtx__get_u64(data + 144) > memtx__get_u64(data + PAGE + 144) ? 0 : PAGE;
+    return memtx__get_u64(pages_data + 144) > memtx__get_u64(pages_data + PAGE + 144) ? 0 : PAGE;
 }
 
 /* Where node i of a page begins in the file. */
 static size_t node_of(size_t page, size_t i)
 {
-    return page + memtx__get_u16(data + page + 16 + 2 * i);
+    return page + memtx__get_u16(pages_data + page + 16 + 2 * i);
 }
 
 /* The root of a named table, by the one page that the main table is. */
 static size_t root_of(const char *table)
 {
-    const size_t main_page = (size_t)memtx__get_u64(data + newest_meta() + 88 + 40) * PAGE, n = strlen(table);
+    const size_t main_page = (size_t)memtx__get_u64(pages_data + newest_meta() + 88 + 40) * PAGE, n = strlen(table);
     for (size_t i = 0;; i++) {
         const size_t node = node_of(main_page, i);
-        if (memtx__get_u16(data + node + 6) == n && memcmp(data + node + 8, table, n) == 0) {
-            return (size_t)memtx__get_u64(data + node + 8 + n + 40) * PAGE;
+        if (memtx__get_u16(pages_data + node + 6) == n && memcmp(pages_data + node + 8, table, n) == 0) {
+            return (size_t)memtx__get_u64(pages_data + node + 8 + n + 40) * PAGE;
         }
     }
 }
 
-Test(damage, of_each_kind_in_words, .init = make_folder, .fini = remove_folder)
+Test(damage, of_each_kind_in_words, .init = pages_begin, .fini = pages_end)
 {
-    make_store(130);
-    load_file();
-    const size_t meta = newest_meta(), main_page = (size_t)memtx__get_u64(data + meta + 88 + 40) * PAGE;
-    const uint64_t last = memtx__get_u64(data + meta + 136);
+    pages_make_store(130);
+    pages_load();
+    const size_t meta = newest_meta(), main_page = (size_t)memtx__get_u64(pages_data + meta + 88 + 40) * PAGE;
+    const uint64_t last = memtx__get_u64(pages_data + meta + 136);
     refused_with(meta + 16, 0, 4, "is no meta page");
     refused_with(meta + 40, 8192, 4, "is no meta page");
     refused_with(meta + 44, 0, 2, "table (free) has flags 0");
@@ -556,43 +406,44 @@ Test(damage, of_each_kind_in_words, .init = make_folder, .fini = remove_folder)
     refused_with(main_page + 14, 4098, 2, "its free space is from");
     refused_with(main_page + 16, 14, 2, "cannot be at 14");
     refused_with(main_page + 16, 4090, 2, "cannot be at 4090");
-    refused_with(main_page + 16, memtx__get_u16(data + main_page + 18), 2, "cannot be at");
+    refused_with(main_page + 16, memtx__get_u16(pages_data + main_page + 18), 2, "cannot be at");
     refused_with(main_page + 16,
-                 memtx__get_u32(data + main_page + 16) >> 16 | memtx__get_u32(data + main_page + 16) << 16, 4,
-                 "key 1 is not in its place");
+                 memtx__get_u32(pages_data + main_page + 16) >> 16 | memtx__get_u32(pages_data + main_page + 16) << 16,
+                 4, "key 1 is not in its place");
     const size_t node = node_of(main_page, 0);
     refused_with(node, 50, 4, "leave a gap");
     refused_with(node + 4, 6, 2, "node 0 has flags 6");
     refused_with(node + 6, 600, 2, "cannot be at");
     const size_t docs = root_of("docs"), keys = root_of("keys");
     refused_with(docs + 12, 18, 2, "has 1 nodes");
-    refused_with(docs + 16, memtx__get_u32(data + docs + 16) >> 16 | memtx__get_u32(data + docs + 16) << 16, 4,
-                 "its first key has 8 bytes");
+    refused_with(docs + 16, memtx__get_u32(pages_data + docs + 16) >> 16 | memtx__get_u32(pages_data + docs + 16) << 16,
+                 4, "its first key has 8 bytes");
     refused_with(node_of(root_of("meta"), 1) + 4, 2, 2, "node 1 has flags 2"); /* a table in the state record's place */
     refused_with(node_of(docs, 0) + 6, 2, 2, "cannot be at 4088");
-    refused_with(node_of(docs, 1), memtx__get_u64(data + node_of(docs, 0)), 6, "which is in use or free elsewhere");
+    refused_with(node_of(docs, 1), memtx__get_u64(pages_data + node_of(docs, 0)), 6,
+                 "which is in use or free elsewhere");
     refused_with(node_of(docs, 1) + 15, 1, 1, "is not in its place"); /* a key that is in the leaf before */
-    const size_t run = (size_t)memtx__get_u64(data + node_of(keys, 0) + 20) * PAGE;
+    const size_t run = (size_t)memtx__get_u64(pages_data + node_of(keys, 0) + 20) * PAGE;
     refused_with(node_of(keys, 0), 65521, 4, "16 pages for 65521 bytes");
     refused_with(run + 12, 17, 4, "table keys has 0 + 1 + ");
     refused_with(run + 12, 1U << 31, 4, "2147483648 pages for");
     refused_with(run + 10, 2, 2, "is of kind 2 in place of 4");
-    const size_t list = node_of((size_t)memtx__get_u64(data + meta + 80) * PAGE, 0);
+    const size_t list = node_of((size_t)memtx__get_u64(pages_data + meta + 80) * PAGE, 0);
     refused_with(list + 8, 0, 8, "free pages of transaction 0");
     refused_with(list + 16, 1, 8, "a list of 1 free pages in place of");
-    refused_with(list + 16 + 8 * memtx__get_u64(data + list + 16), 2, 8,
+    refused_with(list + 16 + 8 * memtx__get_u64(pages_data + list + 16), 2, 8,
                  "names page 2, which is in use or free elsewhere");
     refused_with(list + 32, last, 8, "do not descend");
-    passes();
+    pages_pass();
 }
 
-Test(damage, of_nothing_but_memory, .init = make_folder, .fini = remove_folder)
+Test(damage, of_nothing_but_memory, .init = pages_begin, .fini = pages_end)
 {
     long n = 1;
-    make_store(10);
+    pages_make_store(10);
     for (int status = MEMTX_E_NO_MEMORY; status; n++) {
         memtx__alloc_fail_at(n);
-        status = check(MEMTX__PAGES_ALL);
+        status = pages_check(MEMTX__PAGES_ALL);
         memtx__alloc_fail_at(0);
         cr_assert(!status || status == MEMTX_E_NO_MEMORY, "%d: %s", status, memtx_last_error());
     }
@@ -602,61 +453,61 @@ Test(damage, of_nothing_but_memory, .init = make_folder, .fini = remove_folder)
 /* No damage at all may crash; where the checker says nothing, LMDB and the store are let near it. */
 static void harmless(const char *what, uint64_t which)
 {
-    int status = check(MEMTX__PAGES_ALL);
+    int status = pages_check(MEMTX__PAGES_ALL);
     cr_assert(!status || status == MEMTX_E_CORRUPT || status == MEMTX_E_FORMAT, "%s %llu: %d: %s", what,
               (unsigned long long)which, status, memtx_last_error());
-    cr_assert(!status || check(MEMTX__PAGES_SMALL) <= 0);
+    cr_assert(!status || pages_check(MEMTX__PAGES_SMALL) <= 0);
     if (!status) {
         memtx_store *store;
         dump_all(&found);
-        if (memtx_store_open(&store, folder, NULL, NULL) == MEMTX_OK) {
+        if (memtx_store_open(&store, pages_folder, NULL, NULL) == MEMTX_OK) {
             cr_assert_eq(memtx_store_close(store), MEMTX_OK);
         }
     }
 }
 
-Test(damage, many_bytes, .init = make_folder, .fini = remove_folder)
+Test(damage, many_bytes, .init = pages_begin, .fini = pages_end)
 {
-    make_store(70);
-    load_file();
+    pages_make_store(70);
+    pages_load();
     for (uint64_t seed = 0; seed < 1500; seed++) {
         struct memtx__rng rng = memtx__rng_create(seed, 1);
         const size_t n = 1 + (size_t)memtx__rng_below(&rng, 5);
         for (size_t i = 0; i < n; i++) {
             /* Mostly numbers of a page's header and first offsets, or whole pages in other places. */
-            size_t page = (size_t)memtx__rng_below(&rng, n_file / PAGE), at = page * PAGE;
+            size_t page = (size_t)memtx__rng_below(&rng, n_pages_bytes / PAGE), at = page * PAGE;
             at += (size_t)(seed % 3 ? 2 * memtx__rng_below(&rng, 40) : memtx__rng_below(&rng, PAGE - 8));
             const uint64_t value = memtx__rng_u64(&rng) >> memtx__rng_below(&rng, 64);
             if (seed % 5) {
-                put_bytes(at, &value, 1 + (size_t)memtx__rng_below(&rng, 8));
+                pages_put(at, &value, 1 + (size_t)memtx__rng_below(&rng, 8));
             } else {
-                put_bytes(page * PAGE, data + (size_t)PAGE * memtx__rng_below(&rng, n_file / PAGE), PAGE);
+                pages_put(page * PAGE, pages_data + (size_t)PAGE * memtx__rng_below(&rng, n_pages_bytes / PAGE), PAGE);
             }
         }
         harmless("seed", seed);
-        put_bytes(0, data, n_file);
+        pages_put(0, pages_data, n_pages_bytes);
     }
-    passes();
+    pages_pass();
     dump_release(&found);
 }
 
-Test(damage, a_file_that_is_cut, .init = make_folder, .fini = remove_folder)
+Test(damage, a_file_that_is_cut, .init = pages_begin, .fini = pages_end)
 {
     size_t n_passed = 0;
-    make_store(70);
-    load_file();
-    for (size_t n = 1; n < n_file; n += n < 3 * PAGE ? 509 : 1021) {
-        cr_assert_eq(ftruncate(fd, (off_t)n), 0);
+    pages_make_store(70);
+    pages_load();
+    for (size_t n = 1; n < n_pages_bytes; n += n < 3 * PAGE ? 509 : 1021) {
+        cr_assert_eq(ftruncate(pages_fd, (off_t)n), 0);
         harmless("bytes", n);
-        n_passed += check(MEMTX__PAGES_ALL) == MEMTX_OK;
-        put_bytes(0, data, n_file);
+        n_passed += pages_check(MEMTX__PAGES_ALL) == MEMTX_OK;
+        pages_put(0, pages_data, n_pages_bytes);
     }
     cr_assert_lt(n_passed, 20, "only free pages at the end may be missing");
-    passes();
+    pages_pass();
     dump_release(&found);
 }
 
-Test(damage, arbitrary_bytes, .init = make_folder, .fini = remove_folder)
+Test(damage, arbitrary_bytes, .init = pages_begin, .fini = pages_end)
 {
     static unsigned char bytes[8 * PAGE];
     for (uint64_t seed = 0; seed < 300; seed++) {
@@ -665,168 +516,9 @@ Test(damage, arbitrary_bytes, .init = make_folder, .fini = remove_folder)
         for (size_t i = 0; i < n; i++) {
             bytes[i] = (unsigned char)memtx__rng_u64(&rng);
         }
-        open_file();
-        cr_assert_eq(ftruncate(fd, 0), 0);
-        put_bytes(0, bytes, n);
-        cr_assert_eq(check(MEMTX__PAGES_ALL), MEMTX_E_FORMAT, "%s", memtx_last_error());
+        pages_open();
+        cr_assert_eq(ftruncate(pages_fd, 0), 0);
+        pages_put(0, bytes, n);
+        cr_assert_eq(pages_check(MEMTX__PAGES_ALL), MEMTX_E_FORMAT, "%s", memtx_last_error());
     }
-}
-
-/* ---- the newest transaction, and others' files ------------------------------------------------ */
-
-/* As a writer does that notes its transaction in the state record; 0: it notes none. */
-static void write_state(uint64_t noted)
-{
-    unsigned char record[MEMTX__STATE_BYTES];
-    MDB_txn *txn;
-    MDB_dbi dbi;
-    MDB_val key = {5, "state"}, value;
-    MDB_env *env = open_env(0);
-    cr_assert_not_null(env);
-    cr_assert_eq(mdb_txn_begin(env, NULL, 0, &txn), 0);
-    cr_assert_eq(mdb_dbi_open(txn, "meta", 0, &dbi), 0);
-    cr_assert_eq(mdb_get(txn, dbi, &key, &value), 0);
-    memcpy(record, value.mv_data, sizeof record);
-    memtx__put_u64(record + 32, noted == 1 ? mdb_txn_id(txn) : noted);
-    memtx__put_u32(record + 44, 0);
-    memtx__put_u32(record + 44, memtx__crc32c(0, record, sizeof record));
-    value = (MDB_val){sizeof record, record};
-    cr_assert_eq(mdb_put(txn, dbi, &key, &value, 0), 0);
-    cr_assert_eq(mdb_txn_commit(txn), 0);
-    mdb_env_close(env);
-}
-
-static uint64_t transaction_of(size_t meta)
-{
-    return memtx__get_u64(data + meta * PAGE + 144);
-}
-
-static void put_transaction(size_t meta, uint64_t transaction)
-{
-    unsigned char bytes[8];
-    memtx__put_u64(bytes, transaction);
-    put_bytes(meta * PAGE + 144, bytes, 8);
-}
-
-Test(newest, no_meta_can_bring_back_an_older_state, .init = make_folder, .fini = remove_folder)
-{
-    make_store(20);
-    write_state(1);
-    write_state(1);
-    for (int i = 0; i < 4; i++, write_state(1)) {
-        load_file();
-        passes();
-        const size_t newest = transaction_of(0) < transaction_of(1);
-        const uint64_t transaction = transaction_of(newest);
-        put_transaction(newest, transaction - 2); /* now the one before is the newest */
-        refused(MEMTX_E_CORRUPT, "leads to what");
-        put_transaction(newest, transaction);
-        put_transaction(1 - newest, transaction + 1);
-        refused(MEMTX_E_CORRUPT, "leads to what");
-        put_transaction(1 - newest, transaction + 3);
-        refused(MEMTX_E_CORRUPT, "follow");
-        put_transaction(1 - newest, transaction - 1);
-        passes();
-    }
-    write_state(0); /* one that notes nothing */
-    write_state(0);
-    passes();
-    write_state(5);
-    refused(MEMTX_E_CORRUPT, "leads to what 5 wrote");
-}
-
-/* Whether nothing of the file is another than when it was loaded. */
-static bool is_as_loaded(void)
-{
-    unsigned char *now = malloc(n_file);
-    cr_assert_eq(pread(fd, now, n_file, 0), (ssize_t)n_file);
-    const bool equal = lseek(fd, 0, SEEK_END) == (off_t)n_file && memcmp(now, data, n_file) == 0;
-    free(now);
-    return equal;
-}
-
-/* When the last write of a commit fails, LMDB puts the older transaction and last page back into the meta, not the
- * trees. */
-Test(newest, a_commit_whose_last_write_failed_is_rolled_forward, .init = make_folder, .fini = remove_folder)
-{
-    unsigned char bytes[16];
-    make_store(20);
-    write_state(1);
-    load_file();
-    const size_t older = transaction_of(0) > transaction_of(1);
-    memcpy(bytes, data + older * PAGE + 136, 16);
-    write_state(1);
-    load_file();
-    passes();
-    put_bytes(older * PAGE + 136, bytes, 16);
-    refused(MEMTX_E_CORRUPT, "which is whole"); /* a newest meta gone back looks the same */
-    cr_assert_eq(memtx__pages_roll_forward(fd, file_name), MEMTX_OK, "%s", memtx_last_error());
-    cr_assert(is_as_loaded(), "more than the number was written");
-    passes();
-    memtx__put_u64(bytes, memtx__get_u64(bytes) - 1);
-    put_bytes(older * PAGE + 136, bytes, 16);
-    load_file();
-    passes(); /* the commit had made the file grow: nothing is read through its meta */
-    cr_assert_eq(memtx__pages_roll_forward(fd, file_name), MEMTX_OK, "%s", memtx_last_error());
-    cr_assert(is_as_loaded(), "a commit that is not whole was taken for one");
-}
-
-Test(newest, only_the_next_transaction_is_rolled_forward, .init = make_folder, .fini = remove_folder)
-{
-    make_store(20);
-    write_state(1);
-    write_state(1);
-    load_file();
-    const size_t newest = transaction_of(0) < transaction_of(1);
-    const uint64_t transaction = transaction_of(newest);
-    put_transaction(1 - newest, transaction + 1); /* an older meta that says it is the newest */
-    load_file();
-    cr_assert_eq(memtx__pages_roll_forward(fd, file_name), MEMTX_OK, "%s", memtx_last_error());
-    cr_assert(is_as_loaded());
-    put_transaction(1 - newest, transaction + 3);
-    cr_assert_eq(memtx__pages_roll_forward(fd, file_name), MEMTX_E_CORRUPT);
-    (void)ftruncate(fd, 100);
-    cr_assert_eq(memtx__pages_roll_forward(fd, file_name), MEMTX_E_FORMAT);
-    (void)ftruncate(fd, 0);
-    cr_assert_eq(memtx__pages_roll_forward(fd, file_name), MEMTX_OK);
-}
-
-Test(newest, a_store_that_was_only_begun, .init = make_folder, .fini = remove_folder)
-{
-    MDB_env *env = open_env(0);
-    cr_assert_not_null(env);
-    mdb_env_close(env);
-    passes();
-    put_byte(PAGE + 144, 1);
-    passes(); /* an empty one all the same */
-    put_byte(144, 1);
-    refused(MEMTX_E_CORRUPT, "follow");
-}
-
-Test(others, files_of_other_programs, .init = make_folder, .fini = remove_folder)
-{
-    MDB_txn *txn;
-    MDB_dbi dbi;
-    MDB_val key = {1, "k"}, value = {1, "v"};
-    put_bytes(0, "no LMDB file", 12);
-    refused(MEMTX_E_FORMAT, "not an LMDB file");
-    cr_assert_eq(unlink(file_name), 0);
-    close_file();
-    MDB_env *env = open_env(0);
-    cr_assert_not_null(env);
-    cr_assert_eq(mdb_txn_begin(env, NULL, 0, &txn), 0);
-    cr_assert_eq(mdb_dbi_open(txn, NULL, 0, &dbi), 0);
-    cr_assert_eq(mdb_put(txn, dbi, &key, &value, 0), 0); /* data in the main table */
-    cr_assert_eq(mdb_txn_commit(txn), 0);
-    passes(); /* its structure is; that it is no store others say */
-    cr_assert_eq(mdb_txn_begin(env, NULL, 0, &txn), 0);
-    cr_assert_eq(mdb_dbi_open(txn, "many", MDB_CREATE | MDB_DUPSORT, &dbi), 0);
-    cr_assert_eq(mdb_put(txn, dbi, &key, &value, 0), 0);
-    cr_assert_eq(mdb_txn_commit(txn), 0);
-    mdb_env_close(env);
-    refused(MEMTX_E_CORRUPT, "table many has flags 4");
-    close_file();
-    fd = open("/dev/null", O_RDONLY);
-    cr_assert_geq(fd, 0);
-    refused(MEMTX_E_IO, "not a regular file");
 }
