@@ -7,6 +7,9 @@
 
 enum { MEMTX__LANES = 16, MEMTX__LANE_QUERIES = 6 };
 
+/* columns[dim][MEMTX__LANES] of rows[MEMTX__LANES][dim]. */
+void memtx__lanes_turn(float *columns, const float *rows, size_t dim);
+
 /* scores[q][row] of all queries and rows; columns[dim][MEMTX__LANES] are the rows side by side. Each score is summed up
  * in the order of the columns, whatever the others are. */
 void memtx__lanes_score(float scores[MEMTX__LANE_QUERIES][MEMTX__LANES], const float *columns,

@@ -96,6 +96,7 @@ struct memtx__cluster_choice {
     float *queries;       /* [n_threads][abreast][dim]: those that want a top */
     float *scores;        /* [n_threads][abreast][TILE]: of these and some of its clusters */
     uint32_t *ids;        /* [n_threads][TILE]: of these clusters */
+    float *spreads;       /* [n_threads][TILE] */
     float *member_scores; /* [n_threads][abreast][most_members]: what each query has looked at */
     uint32_t *members;    /* [n_threads][abreast][most_members] */
     uint32_t *n_members;  /* [n_threads][abreast] */

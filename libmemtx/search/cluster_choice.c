@@ -86,6 +86,7 @@ void memtx__cluster_choice_take(struct memtx__cluster_search *s)
         c->queries = memtx__arena_take(arena, n * s->dim, sizeof *c->queries);
         c->scores = memtx__arena_take(arena, n * TILE, sizeof *c->scores);
         c->ids = memtx__arena_take(arena, s->n_threads * TILE, sizeof *c->ids);
+        c->spreads = memtx__arena_take(arena, s->n_threads * TILE, sizeof *c->spreads);
         c->member_scores = memtx__arena_take(arena, n * c->most_members, sizeof *c->member_scores);
         c->members = memtx__arena_take(arena, n * c->most_members, sizeof *c->members);
         c->n_members = memtx__arena_take(arena, n, sizeof *c->n_members);
@@ -186,6 +187,7 @@ static struct work work_of(const struct memtx__cluster_call *call, size_t thread
                .queries = c->queries + n * s->dim,
                .scores = c->scores + n * TILE,
                .ids = c->ids + thread * TILE,
+               .spreads = c->spreads + thread * TILE,
                .member_scores = c->member_scores + n * c->most_members,
                .members = c->members + n * c->most_members,
                .n_members = c->n_members + n},
@@ -263,10 +265,9 @@ static int meet(struct work *w, size_t n, const uint32_t *list, size_t n_queries
         const size_t n_room = w->at.most_members - n_before, n_taken = n < n_room ? n : n_room;
         float *scores = w->at.member_scores + query * w->at.most_members + n_before;
         uint32_t *ids = w->at.members + query * w->at.most_members + n_before;
-        for (size_t j = 0; j < n_taken; j++) {
-            scores[j] = w->at.scores[i * n + j] + SPREADS_ADDED * cluster->spreads[w->at.ids[j]];
-            ids[j] = w->at.ids[j];
-        }
+        memcpy(scores, w->at.scores + i * n, n_taken * sizeof *scores);
+        memcpy(ids, w->at.ids, n_taken * sizeof *ids);
+        add_spreads(scores, w->at.spreads, n_taken);
         w->at.n_members[query] += (uint32_t)n_taken;
     }
     return status;
@@ -279,6 +280,7 @@ static void add_centroid(struct work *w, size_t *n, size_t c)
     const size_t dim = cluster->dim, row_bytes = dim * memtx__row_type_bytes(cluster->type);
     if (w->call->search->is_visible[c / cluster->per_block]) {
         memtx__rows_read(w->tile + *n * dim, cluster->type, cluster->centroids + c * row_bytes, dim);
+        w->at.spreads[*n] = cluster->spreads[c];
         w->at.ids[(*n)++] = (uint32_t)c;
     }
 }

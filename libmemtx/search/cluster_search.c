@@ -46,7 +46,7 @@ static void take_scratch(struct memtx__cluster_search *s)
     s->list_starts = memtx__arena_take(arena, s->n_threads * (s->most_clusters + 1), sizeof *s->list_starts);
     memtx__cluster_choice_take(s);
     s->rows_at = memtx__arena_take(arena, s->n_threads * s->most_block_rows, sizeof *s->rows_at);
-    s->tiles = memtx__arena_take(arena, s->n_threads * (LANES + 1) * s->dim, sizeof *s->tiles);
+    s->tiles = memtx__arena_take(arena, s->n_threads * 2 * LANES * s->dim, sizeof *s->tiles);
     s->candidates = memtx__arena_take(arena, s->most_queries, memtx__topk_capacity(s->most_k) * sizeof *s->candidates);
     s->topk = memtx__arena_take(arena, s->most_queries, sizeof *s->topk);
     s->tail_scores = memtx__arena_take(arena, s->most_queries * s->most_k, sizeof *s->tail_scores);
@@ -158,18 +158,15 @@ static bool visits_tail(const struct memtx__cluster_call *call)
 
 /* Up to LANES rows of a cluster. */
 struct tile {
-    float *columns; /* [dim][LANES] */
-    float *row;     /* [dim] */
+    float *rows;    /* [LANES][dim] */
+    float *columns; /* [dim][LANES]: the same, side by side */
     int64_t ids[LANES];
     size_t n;
 };
 
 static void add_lane(struct tile *tile, const struct memtx__row_set *rows, const unsigned char *row, int64_t id)
 {
-    memtx__rows_read(tile->row, rows->type, row, rows->dim);
-    for (size_t i = 0; i < rows->dim; i++) {
-        tile->columns[i * LANES + tile->n] = tile->row[i];
-    }
+    memtx__rows_read(tile->rows + tile->n * rows->dim, rows->type, row, rows->dim);
     tile->ids[tile->n++] = id;
 }
 
@@ -187,6 +184,7 @@ static void offer(struct memtx__topk *topk, const float *scores, const struct ti
 static void meet_tile(const struct memtx__cluster_call *call, const struct tile *tile, const uint32_t *list, size_t n)
 {
     const size_t dim = call->rows->dim;
+    memtx__lanes_turn(tile->columns, tile->rows, dim);
     for (size_t first = 0; first < n; first += ABREAST) {
         const size_t n_queries = n - first < ABREAST ? n - first : ABREAST;
         const float *queries[ABREAST];
@@ -272,10 +270,10 @@ static void visit(const struct memtx__cluster_call *call, size_t thread, size_t 
     const size_t per_block = call->cluster->per_block;
     uint32_t *list = s->lists + first * call->n_wanted, *starts = s->list_starts + thread * (s->most_clusters + 1);
     const unsigned char **rows_at = s->rows_at + thread * s->most_block_rows;
-    struct tile tile = {.columns = s->tiles + thread * (LANES + 1) * s->dim};
+    struct tile tile = {.rows = s->tiles + thread * 2 * LANES * s->dim};
     size_t piece = 0;
-    tile.row = tile.columns + LANES * s->dim;
-    memset(tile.columns, 0, LANES * s->dim * sizeof *tile.columns); /* lanes that no row has filled yet */
+    tile.columns = tile.rows + LANES * s->dim;
+    memset(tile.rows, 0, LANES * s->dim * sizeof *tile.rows); /* lanes that no row has filled yet */
     memtx__cluster_turn_around(list, starts, s->wanted + first * call->n_wanted, s->n_wanted + first, call->n_wanted,
                                first, n, call->cluster->n_blocks * per_block);
     for (size_t block = 0; block < call->cluster->n_blocks; block++) {

@@ -226,24 +226,27 @@ Test(lanes, against_double)
     static const size_t dims[] = {1, 2, 7, 32, 64, 80, 256};
     for (size_t i = 0; i < sizeof dims / sizeof dims[0]; i++) {
         const size_t dim = dims[i];
-        float *columns = random_values(dim * MEMTX__LANES, 1, 50 + i), *x = random_values(7 * dim, 1, 60 + i);
+        float *rows = random_values(MEMTX__LANES * dim, 1, 50 + i), *x = random_values(7 * dim, 1, 60 + i);
+        float *columns = malloc(dim * MEMTX__LANES * sizeof *columns);
         float scores[MEMTX__LANE_QUERIES][MEMTX__LANES];
         const float *queries[MEMTX__LANE_QUERIES];
         for (size_t q = 0; q < MEMTX__LANE_QUERIES; q++) {
             queries[q] = x + (q + 1) % 5 * dim; /* in no order, and one twice */
         }
+        memtx__lanes_turn(columns, rows, dim);
         memtx__lanes_score(scores, columns, queries, dim);
         for (size_t q = 0; q < MEMTX__LANE_QUERIES; q++) {
             for (size_t lane = 0; lane < MEMTX__LANES; lane++) {
                 double sum = 0;
                 for (size_t j = 0; j < dim; j++) {
-                    sum += (double)queries[q][j] * (double)columns[j * MEMTX__LANES + lane];
+                    sum += (double)queries[q][j] * (double)rows[lane * dim + j];
                 }
                 cr_assert(fabs((double)scores[q][lane] - sum) <= sum_tolerance(dim) * sqrt((double)dim),
                           "%zu numbers, query %zu, row %zu: %g, not %g", dim, q, lane, (double)scores[q][lane], sum);
             }
         }
         free(columns);
+        free(rows);
         free(x);
     }
 }
