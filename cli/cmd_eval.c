@@ -80,7 +80,7 @@ static bool read_request(struct request *request, const struct cli_command *comm
     const char *argument;
     bool failed = false;
     *request = (struct request){.options = memtx_eval_options_default()};
-    request->reading.options = &request->options.reading;
+    cli_begin_reading(&request->reading, &request->options.reading);
     while ((option = cli_next_option(&argument, &failed, command, argc, argv))) {
         if (!take_option(request, option->name, argument)) {
             return false;

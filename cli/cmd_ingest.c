@@ -37,7 +37,7 @@ static bool read_request(struct request *request, const struct cli_command *comm
     const char *argument;
     bool failed = false, good = true;
     *request = (struct request){.options = memtx_ingest_options_default()};
-    request->reading.options = &request->options.reading;
+    cli_begin_reading(&request->reading, &request->options.reading);
     while (good && (option = cli_next_option(&argument, &failed, command, argc, argv))) {
         if (cli_is(option->name, "name")) {
             request->options.name = argument;

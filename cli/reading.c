@@ -73,7 +73,6 @@ static bool take_search_option(struct cli_reading *reading, const char *name, co
         good = set_float(&o->lambda, name, argument, 0, 1e6);
     } else if (cli_is(name, "index")) {
         o->index = argument;
-        o->resolve_index = memtx_index_resolve;
     } else if (cli_is(name, "run-rows")) {
         good = cli_parse_count(&o->run_rows, name, argument, 1, UINT64_C(1) << 32);
     } else if (cli_is(name, "scope")) {
@@ -105,6 +104,12 @@ static bool take_store_option(struct cli_reading *reading, const char *name, con
         good = take_search_option(reading, name, argument);
     }
     return good;
+}
+
+void cli_begin_reading(struct cli_reading *reading, struct memtx_reading_options *options)
+{
+    *reading = (struct cli_reading){.options = options};
+    options->resolve_index = memtx_index_resolve;
 }
 
 bool cli_take_reading_option(struct cli_reading *reading, const char *name, const char *argument)

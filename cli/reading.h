@@ -25,8 +25,9 @@ struct cli_reading {
     {"layers", 'l', "LIST", "memory layers: 12,16,20 or 15-29 or upper or all (default: those of\nthe store, or "      \
                             usual_layers ")"},                                                                         \
     {"k", 'k', "N", "rows retrieved for each query and head (default 32)"},                                            \
-    {"index", 0, "SPEC", "exact (default), exact:bf16, exact:i8, cluster, or one of FAISS such as\n"                   \
-                         "faiss:IVF1024,Flat@nprobe=32 (index/README.md)"},                                            \
+    {"index", 0, "SPEC", "exact, exact:bf16, exact:i8, cluster, or one of FAISS such as\n"                             \
+                         "faiss:IVF1024,Flat@nprobe=32: index/README.md (default: that of the\n"                       \
+                         "store's index files, or " MEMTX_READING_INDEX ": exact up to so many rows)"},                \
     {"run-rows", 0, "N", "rows that one index covers; newer ones are searched exactly\n(default 128 chunks: 65,280 "    \
                          "rows of f16)"},                                                                              \
     {"blend", 0, "MODE", "joint, bias, paper or off (default joint)"},                                                 \
@@ -55,6 +56,9 @@ bool cli_is(const char *option, const char *name);
 bool cli_set_u32(uint32_t *out, const char *option, const char *argument, uint64_t low, uint64_t high);
 bool cli_set_word(int *out, const char *option, const char *argument, const char *zero, const char *one);
 bool cli_check_parsed(const char *option, int status); /* of a parser of the library */
+
+/* Begins with these options of the command's, defaults so far. */
+void cli_begin_reading(struct cli_reading *reading, struct memtx_reading_options *options);
 
 /* Takes an option of the rows above; another is left alone. false after one line on stderr. */
 bool cli_take_reading_option(struct cli_reading *reading, const char *name, const char *argument);

@@ -203,6 +203,10 @@ static int try_modes(memtx_eval *eval, const memtx_model *model)
         if (*reading.warning) {
             (void)snprintf(eval->warning, sizeof eval->warning, "%s", reading.warning);
         }
+        if (!status && !eval->index && *reading.index) {
+            status = memtx__copy_text(&eval->index, reading.index);
+            eval->options.reading.index = eval->index;
+        }
         int closed = memtx__reading_close(&reading);
         status = status ? status : closed;
     }

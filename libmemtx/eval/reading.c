@@ -124,6 +124,18 @@ static int open_store(struct memtx__reading *reading, const memtx_model *model,
     return MEMTX_OK;
 }
 
+/* How the memory finds rows: as was asked, or as the store's index files were made, if that is known here. */
+static void choose_index(struct memtx__reading *reading, const struct memtx_reading_options *options)
+{
+    const struct memtx_index_operations *operations;
+    struct memtx_store_facts facts;
+    const char *index = options->index ? options->index : MEMTX_READING_INDEX;
+    memtx_store_info(&facts, reading->store);
+    const bool is_known = strncmp(facts.index, "cluster", strlen("cluster")) == 0 ||
+                          (*facts.index && options->resolve_index && !options->resolve_index(&operations, facts.index));
+    (void)snprintf(reading->index, sizeof reading->index, "%s", !options->index && is_known ? facts.index : index);
+}
+
 static int open_memory(struct memtx__reading *reading, const struct memtx_reading_options *options,
                        const struct memtx__reading_mode *mode)
 {
@@ -136,7 +148,8 @@ static int open_memory(struct memtx__reading *reading, const struct memtx_readin
     memory_options.lambda = options->lambda;
     memory_options.most_tokens = options->segment;
     memory_options.seed = mode->seed;
-    memory_options.index = options->index;
+    choose_index(reading, options);
+    memory_options.index = reading->index;
     memory_options.resolve_index = options->resolve_index;
     memory_options.run_rows = options->run_rows;
     memory_options.seal_in_background = mode->in_background;

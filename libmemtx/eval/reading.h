@@ -34,6 +34,7 @@ struct memtx__reading {
     memtx_store *store; /* NULL but for memory */
     memtx_memory *memory;
     memtx_stream *stream;
+    char index[192];    /* how the memory finds rows */
     bool keeps;         /* the store is one that was given: what is read stays, with running states */
     char warning[2048]; /* what a user ought to know of the store that was given; "" when there is nothing */
 };

@@ -184,7 +184,7 @@ static void put_options(FILE *file, const memtx_eval *eval)
     put_count(file, "segment", r->segment);
     put_count(file, "sinks", r->sinks);
     put_named_text(file, "memory", r->memory_path);
-    put_named_text(file, "index", r->index ? r->index : "exact");
+    put_named_text(file, "index", r->index);
     put_named_text(file, "scope", r->scope ? r->scope : "this");
     put_named_text(file, "continue", o->continued);
     put_count(file, "k", r->k);

@@ -2,6 +2,7 @@
  *
  * Exact search and clusters (clusters.h) look at all of the pair's keys where they stand; runs look up what they find.
  */
+#include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -183,19 +184,32 @@ static int choose_exact(struct memtx__choice *out, const char *spec)
                : MEMTX_OK;
 }
 
-/* "cluster", or "cluster@share=0.05". */
+/* An option of "cluster", NAME=VALUE up to a comma or the end, where it ends; NULL: it is none, or its value is bad. */
+static const char *take_cluster_option(struct memtx__choice *out, const char *text)
+{
+    static const char share[] = "share=", from[] = "from=";
+    char *end = NULL;
+    if (strncmp(text, share, strlen(share)) == 0) {
+        out->share = strtod(text + strlen(share), &end);
+    } else if (strncmp(text, from, strlen(from)) == 0 && isdigit((unsigned char)text[strlen(from)])) {
+        out->least_rows = strtoull(text + strlen(from), &end, 10);
+    }
+    return end && out->share > 0 && out->share <= 1 ? end : NULL;
+}
+
+/* "cluster", and behind an @, with commas between, share=X and from=N. */
 static int choose_cluster(struct memtx__choice *out, const char *spec)
 {
-    static const char option[] = "@share=";
     const char *at = spec + strlen("cluster");
-    char *end = NULL;
+    bool is_good = *at == '\0' || *at == '@';
     out->share = MEMTX__CLUSTER_SHARE_DEFAULT;
-    if (*at && strncmp(at, option, strlen(option)) == 0) {
-        out->share = strtod(at + strlen(option), &end);
+    while (is_good && *at) {
+        at = take_cluster_option(out, at + 1);
+        is_good = at && (*at == '\0' || *at == ',');
     }
-    return *at && (!end || *end || !(out->share > 0 && out->share <= 1))
-               ? memtx__fail(MEMTX_E_INVALID, "index '%s': cluster takes @share=X, above 0 and up to 1", spec)
-               : MEMTX_OK;
+    return is_good ? MEMTX_OK
+                   : memtx__fail(MEMTX_E_INVALID,
+                                 "index '%s': cluster takes @share=X (above 0 and up to 1) and @from=N (rows)", spec);
 }
 
 static bool is_kind(const char *spec, const char *kind)
@@ -240,7 +254,7 @@ int memtx__memory_find(struct memtx_memory *memory, const struct memtx__pair_sea
     turn_queries(memory, search);
     const struct memtx__row_set rows = {memory->blocks, memory->n_blocks, memory->store->spec.row_type,
                                         memory->store->spec.head_size};
-    return memory->choice.finder == MEMTX__FIND_CLUSTER
+    return memory->choice.finder == MEMTX__FIND_CLUSTER && memory->n_visible >= memory->choice.least_rows
                ? find_in_clusters(memory, search, &rows)
                : memtx__exact_search(NULL, memory->ids, &memory->exact, &rows, memory->queries, n_queries,
                                      memory->options.k);

@@ -29,7 +29,8 @@ enum memtx__finder { MEMTX__FIND_EXACT, MEMTX__FIND_RANDOM, MEMTX__FIND_RUNS, ME
 struct memtx__choice {
     enum memtx__finder finder;
     struct memtx__first_pass pass; /* of exact search */
-    double share;                  /* of the clusters that a query visits */
+    double share;                  /* of the clusters that a query visits, */
+    uint64_t least_rows;           /* from so many rows in sight on; fewer are searched exactly */
 };
 
 struct memtx_memory {

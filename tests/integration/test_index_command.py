@@ -52,8 +52,12 @@ def files(store):
     return sorted(name for name in os.listdir(store) if name.startswith("run"))
 
 
+def gone_on(store, *args):
+    return evaluate("--memory", store, "--continue", NAME, "--tokens", str(WHOLE), *RUNS, *args, texts=[text(BOOK)])
+
+
 def go_on(store, *args):
-    made = evaluate("--memory", store, "--continue", NAME, "--tokens", str(WHOLE), *RUNS, *args, texts=[text(BOOK)])
+    made = gone_on(store, *args)
     return runs(made)["memory"]["nll"], made["note"]
 
 
@@ -99,6 +103,27 @@ def a_reading_goes_on_with_its_index():
     out = good("store", "info", store).out
     assert "index files  %d of faiss:Flat" % len(files(store)) in out, out
     good("store", "verify", store)
+
+
+@case
+def without_a_word_the_index_of_the_store_is_taken():
+    for modes, index in ("sinks,memory", "cluster@from=32640"), ("sinks", None):
+        made = evaluate("--modes", modes, "--tokens", "300", *RUNS, texts=[text(BOOK)])
+        assert made["options"]["index"] == index, made["options"]
+    store = new("default")
+    ingest(store, "--tokens", str(HALF))
+    good("store", "rebuild", store, "--index", "faiss:Flat", "--run-rows", "2040")
+    assert gone_on(new_copy(store), "--index", "exact")["options"]["index"] == "exact"
+    made = gone_on(store)
+    same(runs(made)["memory"]["nll"])
+    assert made["options"]["index"] == "faiss:Flat" and made["note"] is None, made
+    assert len(files(store)) == WHOLE // 2040, files(store)
+
+
+def new_copy(store):
+    copy = new("copied")
+    good("store", "compact", store, copy)
+    return copy
 
 
 @case

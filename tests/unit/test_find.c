@@ -83,11 +83,31 @@ Test(find, clusters_leave_something_out)
     hand_close(&hand);
 }
 
+/* The rows in sight decide, and are clustered no sooner. */
+Test(find, clusters_from_a_number_of_rows_on)
+{
+    static const char *const specs[] = {"cluster@share=0.01,from=%d", "cluster@from=%d,share=0.01"};
+    char spec[64];
+    for (size_t i = 0; i < 4; i++) {
+        const uint64_t capacity = i / 2 ? 2 * 2040 + 100 : 0;
+        const int n_visible = capacity ? (int)capacity : ROWS;
+        answer_exactly(capacity);
+        for (int more = 0; more < 2; more++) {
+            (void)snprintf(spec, sizeof spec, specs[i % 2], n_visible + more);
+            struct hand hand = answer(spec, capacity);
+            cr_expect_eq(share_of_exact(&hand) < 1.0, more == 0, "%s, %d rows", spec, n_visible);
+            hand_close(&hand);
+        }
+    }
+}
+
 Test(refused, specs)
 {
     static const char *const none[] = {
-        "exact:f8",    "exact@share=1", "cluster@share=0", "cluster@share=2", "cluster@share=0.1x",
-        "cluster@k=3", "cluster:8",     "clusters",        "exactly",         "cluster@share=nan"};
+        "exact:f8",       "exact@share=1", "cluster@share=0", "cluster@share=2", "cluster@share=0.1x",
+        "cluster@k=3",    "cluster:8",     "clusters",        "exactly",         "cluster@share=nan",
+        "cluster@",       "cluster@from=", "cluster@from=-1", "cluster@from=5x", "cluster@from=5,",
+        "cluster@,from=5"};
     for (size_t i = 0; i < sizeof none / sizeof none[0]; i++) {
         struct hand hand = hand_default();
         cr_assert_eq(memtx_store_open(&hand.store, NULL, &hand.spec, NULL), MEMTX_OK);

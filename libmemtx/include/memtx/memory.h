@@ -61,9 +61,10 @@ struct memtx_memory_options {
     size_t n_scope_names;
     const char *index;                  /* how the best rows are found, copied. NULL or "exact": exact search;
                                          * "exact:bf16", "exact:i8": the same with a first pass in that type, where the
-                                         * processor is fast in it; "cluster", "cluster@share=0.05": by clusters, of which
-                                         * each query visits a share, and which who appends saves into index files; else
-                                         * the spec of an index (memtx/index.h) */
+                                         * processor is fast in it; "cluster", "cluster@share=0.05,from=32640": by
+                                         * clusters, of which each query visits a share (default 0.05) once so many rows
+                                         * are in sight (default 0; fewer are searched exactly), and which who appends
+                                         * saves into index files; else the spec of an index (memtx/index.h) */
     memtx_index_resolver resolve_index; /* finds it; NULL: only exact is known */
     uint64_t run_rows;                  /* rows that one index covers, rounded up to chunks; 0 (default): 128 chunks */
     bool seal_in_background;            /* indexes are built in a thread: what is found then depends on timing */

@@ -18,6 +18,8 @@ extern "C" {
 #endif
 
 #define MEMTX_DELTA_DEFAULT UINT32_MAX
+#define MEMTX_READING_INDEX                                                                                            \
+    "cluster@from=32640" /* exact search up to 16 blocks of rows; bench/README.md has the figures */
 
 struct memtx_reading_options {
     uint32_t window, segment, sinks;       /* W, T, s: 512, 512, 4 */
@@ -35,8 +37,9 @@ struct memtx_reading_options {
     uint64_t capacity_rows;                /* 0: no limit */
     enum memtx_row_type row_type;          /* f16 */
     enum memtx_durability durability;      /* group */
-    const char *index;                     /* spec of an index (memtx/index.h); NULL or "exact": exact search */
-    memtx_index_resolver resolve_index;    /* finds it; NULL: only exact is known */
+    const char *index;                     /* how rows are found (memtx/memory.h). NULL: as the index files of the store
+                                            * that is there say, or else MEMTX_READING_INDEX */
+    memtx_index_resolver resolve_index;    /* finds one of others; NULL: none is known */
     uint64_t run_rows;                     /* rows that one index covers; 0: 128 chunks */
     const char *scope; /* documents that a search sees beside the one being read: NULL or "this": none; "all"; or
                         * their names, separated by commas (or one name, which may have commas) */
