@@ -23,7 +23,7 @@ struct index_spec {
     enum index_code code;
     uint32_t n_parts, part_bits; /* PQ */
 
-    /* Options; FAISS's own defaults. */
+    /* Options; index/README.md has their defaults. */
     uint32_t nprobe, ef_search, ef_construction;
     uint32_t mmap; /* map the lists of a loaded index (1) or read them (0) */
 };

@@ -71,6 +71,9 @@ Test(recall, grows_with_the_options)
     enum { DIM = 64, N_QUERIES = 200 };
     static const char *const pairs[][2] = {
         {"faiss:IVF64,Flat@nprobe=1", "faiss:IVF64,Flat@nprobe=8"},
+        {"faiss:IVF64,Flat", "faiss:IVF64,Flat@nprobe=24"}, /* 8 by default */
+        {"faiss:IVF64,Flat@nprobe=2", "faiss:IVF64,Flat"},
+        {"faiss:HNSW4@efSearch=16,efConstruction=8", "faiss:HNSW4@efConstruction=8"},
         {"faiss:HNSW4@efSearch=1,efConstruction=8", "faiss:HNSW4@efSearch=300,efConstruction=8"},
         {"faiss:HNSW4@efConstruction=2", "faiss:HNSW4@efConstruction=200"},
     };
