@@ -5,8 +5,8 @@
  * gathering and softmax are the same for each. recall is against exact search: the share of its k rows that came back;
  * V_error the mean of |V - V_exact| / |V_exact|, LSE_error that of |LSE - LSE_exact|, over all queries.
  *
- * Each memory is first asked with a sample of other queries, from which the cluster index is made: an index that had
- * seen the very queries that it is asked would look better than it is.
+ * Clusters are made from a sample of other queries, which every memory is asked first: an index that had seen the very
+ * queries that it is asked would look better than it is.
  */
 #include <dirent.h>
 #include <malloc.h>
@@ -40,10 +40,9 @@ struct bench {
     size_t k;
     size_t most_queries; /* of those asked at once */
     uint64_t run_rows;
-    double most_seconds; /* after which a batch is not repeated */
-    const char *data;    /* for the report */
-    char
-        built[MOST_SPEC]; /* what the index files in the store were built for, and what that took; "": there are none */
+    double most_seconds;   /* after which a batch is not repeated */
+    const char *data;      /* for the report */
+    char built[MOST_SPEC]; /* the spec of the index files in the store, and what they took; "": there are none */
     double built_s, built_bytes_per_row;
     char path[4096];
     float *V, *LSE, *exact_V, *exact_LSE;
@@ -149,30 +148,6 @@ static bool is_built(const struct bench *b, const char *index)
                                             !strstr(b->built, "efConstruction") && !strstr(index, "efConstruction"));
 }
 
-/* The index files of a spec. libmemtx's own kinds have none. */
-static void build(struct figures *out, struct bench *b, const char *index)
-{
-    const struct memtx_memory_options options = options_of(b, index);
-    const struct memtx_index_operations *operations;
-    struct memtx_store_facts facts;
-    memtx_store *store;
-    if (memtx_index_resolve(&operations, index) != MEMTX_OK) {
-        return;
-    }
-    if (!is_built(b, index)) {
-        check(memtx_store_open(&store, b->path, NULL, NULL), "store");
-        const double start = bench_now();
-        check(memtx_memory_rebuild(store, &options, NULL), index);
-        b->built_s = bench_now() - start;
-        memtx_store_info(&facts, store);
-        b->built_bytes_per_row = facts.run_rows ? (double)facts.run_bytes / (double)facts.run_rows : 0;
-        check(memtx_store_close(store), "store");
-        (void)snprintf(b->built, sizeof b->built, "%s", index);
-    }
-    out->build_s = b->built_s;
-    out->bytes_per_row = b->built_bytes_per_row;
-}
-
 /* Seconds for all queries, n at a time. */
 static double ask(const struct bench *b, memtx_memory *memory, const float *queries, size_t n_all, size_t n)
 {
@@ -188,15 +163,54 @@ static double ask(const struct bench *b, memtx_memory *memory, const float *quer
     return bench_now() - start;
 }
 
-/* The sample is asked: files are loaded, pages checked. Clusters are made then, which takes what asking it again does
- * not. */
-static void ask_sample(struct figures *out, const struct bench *b, memtx_memory *memory, const char *index)
+static bool is_cluster(const char *index)
+{
+    return strncmp(index, "cluster", strlen("cluster")) == 0;
+}
+
+/* Clusters are made when they are first asked, with the sample: that takes what asking it again does not. A memory that
+ * may write does so once more and saves them. */
+static void build_clusters(struct bench *b, memtx_store *store, struct memtx_memory_options options)
 {
     const size_t n = b->rows.n_sample;
+    memtx_memory *memory;
+    check(memtx_memory_open(&memory, store, &options), options.index);
     const double first = ask(b, memory, b->rows.sample, n, n);
-    if (strncmp(index, "cluster", strlen("cluster")) == 0) {
-        out->build_s = fmax(first - ask(b, memory, b->rows.sample, n, n), 0);
+    b->built_s = fmax(first - ask(b, memory, b->rows.sample, n, n), 0);
+    memtx_memory_close(memory);
+    options.reader = false;
+    check(memtx_memory_open(&memory, store, &options), options.index);
+    (void)ask(b, memory, b->rows.sample, n, n);
+    check(memtx_memory_seal(memory, NULL), options.index);
+    memtx_memory_close(memory);
+}
+
+/* The index files of a spec. Exact search has none. */
+static void build(struct figures *out, struct bench *b, const char *index)
+{
+    const struct memtx_memory_options options = options_of(b, index);
+    const struct memtx_index_operations *operations;
+    struct memtx_store_facts facts;
+    memtx_store *store;
+    if (!is_cluster(index) && memtx_index_resolve(&operations, index) != MEMTX_OK) {
+        return;
     }
+    if (!is_built(b, index)) {
+        check(memtx_store_open(&store, b->path, NULL, NULL), "store");
+        if (is_cluster(index)) {
+            build_clusters(b, store, options);
+        } else {
+            const double start = bench_now();
+            check(memtx_memory_rebuild(store, &options, NULL), index);
+            b->built_s = bench_now() - start;
+        }
+        memtx_store_info(&facts, store);
+        b->built_bytes_per_row = facts.run_rows ? (double)facts.run_bytes / (double)facts.run_rows : 0;
+        check(memtx_store_close(store), "store");
+        (void)snprintf(b->built, sizeof b->built, "%s", index);
+    }
+    out->build_s = b->built_s;
+    out->bytes_per_row = b->built_bytes_per_row;
 }
 
 /* The last batch is of all queries: their answers are there afterwards. */
@@ -270,7 +284,7 @@ static void measure(struct figures *out, struct bench *b, const char *index, boo
     read_only.read_only = true;
     check(memtx_store_open(&store, b->path, NULL, &read_only), "store");
     check(memtx_memory_open(&memory, store, &options), index);
-    ask_sample(out, b, memory, index);
+    (void)ask(b, memory, b->rows.sample, b->rows.n_sample, b->rows.n_sample); /* files are loaded, pages checked */
     if (is_oracle) {
         (void)ask(b, memory, b->rows.queries, b->rows.n_queries, b->rows.n_queries);
         memcpy(b->exact_V, b->V, b->rows.n_queries * b->rows.dim * sizeof *b->V);

@@ -76,6 +76,7 @@ def what_is_known_of_random_rows():
     exact, all_clusters, cluster = made[:3]
     assert exact["recall"] == 1 and exact["V_error"] == 0 and exact["LSE_error"] == 0 and exact["build_s"] == 0, exact
     assert all_clusters["recall"] >= 0.999 and all_clusters["V_error"] < 0.01 and all_clusters["build_s"] > 0, made
+    assert 6 < all_clusters["bytes_per_row"] == cluster["bytes_per_row"] < 7, made
     assert 0.05 < cluster["recall"] < 0.9 and cluster["V_error"] > 0.1 and cluster["LSE_error"] > 0, cluster
     for flat in made[3:]:
         assert flat["recall"] >= 0.999 and flat["V_error"] < 0.01, flat  # but for scores that are equal
