@@ -87,8 +87,8 @@ SETS = {
     "report": (REPORT, REPORTED, 16384),
     "long": (REPORT, [CELLS[i] for i in (0, 4, 3)], 65536),
     "index": (CHOOSE, INDEXES, 16384),
-    "index-default": (CHOOSE, DEFAULTS, 65536),
-    "index-long": (REPORT, DEFAULTS, 65536),
+    "index-default": ({"Northanger Abbey": CHOOSE["Northanger Abbey"]}, DEFAULTS, 65536),
+    "index-long": (REPORT, DEFAULTS[:2], 65536),
 }
 
 

@@ -4,7 +4,7 @@
  * them: in the mean of squares (k - k')^T C (k - k') with C = E[q q^T]. With C = L L^T that is the distance between
  * L^T k and L^T k', so k-means runs over rows that are turned so; centroids are means of the rows as they are. The
  * root of the mean distance of a cluster's rows to their centroid is then the spread of their scores, and a search
- * ranks a cluster by the score that a good row of it may have: q . c + 2 spreads. Without a sample of queries L is the
+ * ranks a cluster by the score that a good row of it may have: q . c + 3 spreads. Without a sample of queries L is the
  * identity, and the spread, of which nothing is known then, 0.
  */
 #include "search/cluster.h"
