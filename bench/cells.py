@@ -5,7 +5,7 @@ Runs `memtx eval` once for each cell and text (the first 16,384 tokens, those af
 --out so that a broken-off table goes on, and prints Markdown: NLL of sinks, and each cell's difference to it with the
 standard error over blocks of 512 tokens (both runs score the same tokens, so the blocks pair).
 
-    bench/cells.py [--set choose|prototype|report|long|index|index-default|index-long] [--memtx build/memtx]
+    bench/cells.py [--set choose|prototype|report|long|index|index-choose|index-long] [--memtx build/memtx]
                    [--out data/cache/cells]
 """
 import argparse
@@ -76,9 +76,9 @@ INDEXES = [
     ("random rows", CELLS[3][1]),
     ("sinks", CELLS[0][1]),
 ]
-# The default: exact search up to so many rows, clusters from there on.
-DEFAULTS = [INDEXES[0], ("cluster (5 %)", memory(index="cluster")),
-            ("**cluster from 32,640 rows on**", memory(index="cluster@from=32640"))]
+# What a long text may be read with: exact search up to so many rows, clusters from there on.
+LONG = [INDEXES[0], ("cluster (5 %)", memory(index="cluster")),
+        ("cluster from 32,640 rows on", memory(index="cluster@from=32640"))]
 REPORTED = [CELLS[i] for i in (0, 1, 2, 3, 4, 9)]
 
 SETS = {
@@ -87,8 +87,8 @@ SETS = {
     "report": (REPORT, REPORTED, 16384),
     "long": (REPORT, [CELLS[i] for i in (0, 4, 3)], 65536),
     "index": (CHOOSE, INDEXES, 16384),
-    "index-default": ({"Northanger Abbey": CHOOSE["Northanger Abbey"]}, DEFAULTS, 65536),
-    "index-long": (REPORT, DEFAULTS[:2], 65536),
+    "index-choose": ({"Northanger Abbey": CHOOSE["Northanger Abbey"]}, LONG, 65536),
+    "index-long": (REPORT, LONG[:2], 65536),
 }
 
 

@@ -107,7 +107,7 @@ def a_reading_goes_on_with_its_index():
 
 @case
 def without_a_word_the_index_of_the_store_is_taken():
-    for modes, index in ("sinks,memory", "cluster@from=32640"), ("sinks", None):
+    for modes, index in ("sinks,memory", "exact"), ("sinks", None):
         made = evaluate("--modes", modes, "--tokens", "300", *RUNS, texts=[text(BOOK)])
         assert made["options"]["index"] == index, made["options"]
     store = new("default")
