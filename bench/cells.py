@@ -6,7 +6,7 @@ Runs `memtx eval` once for each cell and text (the first 16,384 tokens, those af
 standard error over blocks of 512 tokens (both runs score the same tokens, so the blocks pair).
 
     bench/cells.py [--set choose|prototype|report|long|index|index-choose|index-long] [--memtx build/memtx]
-                   [--out data/cache/cells]
+                   [--out data/cache/cells] [--nll-only]
 """
 import argparse
 import json
@@ -115,6 +115,7 @@ def main():
     parser.add_argument("--memtx", default="build/memtx")
     parser.add_argument("--data", default="data/cache")
     parser.add_argument("--out", default="data/cache/cells")
+    parser.add_argument("--nll-only", action="store_true", help="without tokens/s, for runs beside other work")
     args = parser.parse_args()
     texts, cells, tokens = SETS[args.set]
     os.makedirs(args.out, exist_ok=True)
@@ -126,12 +127,11 @@ def main():
             name = f"{stem}-{tokens}-" + "_".join(o.strip("-") for o in options).replace(",", "+").replace(":", "+")
             run = run_cell(args, path, options, tokens, name)
             base = base or run
-            if run is base:
-                row += [f"{run['nll']:.4f}", f"{run['tokens_per_s']:.0f}"]
-            else:
-                row += ["%+.4f +- %.4f" % difference(run, base), f"{run['tokens_per_s']:.0f}"]
-    print("| cell | " + " | ".join(f"{text} | tokens/s" for text in texts) + " |")
-    print("|---" * (1 + 2 * len(texts)) + "|")
+            row.append(f"{run['nll']:.4f}" if run is base else "%+.4f +- %.4f" % difference(run, base))
+            row += [] if args.nll_only else [f"{run['tokens_per_s']:.0f}"]
+    columns = [column for text in texts for column in ([text] if args.nll_only else [text, "tokens/s"])]
+    print("| cell | " + " | ".join(columns) + " |")
+    print("|---" * (1 + len(columns)) + "|")
     for row in rows:
         print("| " + " | ".join(row) + " |")
 
