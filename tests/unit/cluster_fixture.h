@@ -49,7 +49,7 @@ struct memtx__cluster *fixture_cluster(const struct memtx__row_set *rows, const 
 void fixture_ask(struct answer *out, struct fixture *f, size_t n_queries, size_t k, double share);
 
 /* With a sample of queries spreads are any numbers; they get few digits, so that sums stay exact. And no two are equal:
- * clusters of one row often promise the same, and groups do not break ties by the number. */
+ * clusters of one row often promise the same, and groups do not break ties by the number. Twice is as good as once. */
 void round_spreads(struct fixture *f);
 
 /* What was answered, against the specification; the two others ask too. */
