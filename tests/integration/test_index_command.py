@@ -52,12 +52,8 @@ def files(store):
     return sorted(name for name in os.listdir(store) if name.startswith("run"))
 
 
-def gone_on(store, *args):
-    return evaluate("--memory", store, "--continue", NAME, "--tokens", str(WHOLE), *RUNS, *args, texts=[text(BOOK)])
-
-
 def go_on(store, *args):
-    made = gone_on(store, *args)
+    made = evaluate("--memory", store, "--continue", NAME, "--tokens", str(WHOLE), *RUNS, *args, texts=[text(BOOK)])
     return runs(made)["memory"]["nll"], made["note"]
 
 
@@ -111,19 +107,17 @@ def without_a_word_the_index_of_the_store_is_taken():
         made = evaluate("--modes", modes, "--tokens", "300", *RUNS, texts=[text(BOOK)])
         assert made["options"]["index"] == index, made["options"]
     store = new("default")
-    ingest(store, "--tokens", str(HALF))
+    ingest(store, "--tokens", "2200")
     good("store", "rebuild", store, "--index", "faiss:Flat", "--run-rows", "2040")
-    assert gone_on(new_copy(store), "--index", "exact")["options"]["index"] == "exact"
-    made = gone_on(store)
-    same(runs(made)["memory"]["nll"])
-    assert made["options"]["index"] == "faiss:Flat" and made["note"] is None, made
-    assert len(files(store)) == WHOLE // 2040, files(store)
+    for seed, (args, index) in enumerate([((), "faiss:Flat"), (("--index", "exact"), "exact"), ((), "faiss:Flat")]):
+        made = another_text(store, seed, "--scope", NAME, *args)
+        assert made["options"]["index"] == index and made["note"] is None, made
+    assert len(files(store)) == 1, files(store)
 
 
-def new_copy(store):
-    copy = new("copied")
-    good("store", "compact", store, copy)
-    return copy
+def another_text(store, seed, *args):
+    return evaluate("--modes", "memory", "--memory", store, "--tokens", "500", *RUNS, *args,
+                    texts=[text(100, seed=10 + seed)])
 
 
 @case
@@ -162,13 +156,7 @@ def damage_is_named_and_mended():
     same(nll)
     assert "built anew" in note, note
     good("store", "verify", store)
-    assert go_on_again(store) is None
-
-
-def go_on_again(store):
-    made = evaluate("--modes", "memory", "--memory", store, "--index", "faiss:Flat", "--tokens", "500", *RUNS,
-                    texts=[text(100, seed=3)])
-    return made["note"]
+    assert another_text(store, 0, "--index", "faiss:Flat")["note"] is None
 
 
 CLUSTERS = "cluster@share=0.02"
