@@ -14,8 +14,8 @@ enum { MAX_LISTS = 1 << 20, MIN_LINKS = 2, MAX_LINKS = 256, MIN_PART_BITS = 4, M
 /* FAISS warns on stderr when k-means has fewer points for each centroid. */
 enum { GOOD_POINTS_PER_CENTROID = 39 };
 
-/* Without nprobe, an eighth of the lists is looked into: 0.98 of the neighbours and more, at 65,536 rows as at a million
- * (bench/README.md). */
+/* Without nprobe, an eighth of the lists is looked into: 0.97 of the neighbours and more up to 262,144 rows, 0.91 and
+ * more at a million (bench/README.md). */
 enum { LISTS_OF_PROBE = 8, EF_SEARCH = 256, EF_CONSTRUCTION = 40 };
 
 /* Half precision ends at 65,504; what is stored of a row in a list is its difference to a centroid of length one. */

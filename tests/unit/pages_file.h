@@ -3,11 +3,12 @@
 #ifndef MEMTX_TESTS_PAGES_FILE_H
 #define MEMTX_TESTS_PAGES_FILE_H
 
-#include <lmdb.h>
 #include <stddef.h>
 
 #include "store/pages.h"
 #include "store/store.h"
+
+struct MDB_env; /* of lmdb.h, for who includes it */
 
 enum { PAGE = 4096, PAGES_HEAD_SIZE = 512, PAGES_DOCUMENTS = 40 };
 
@@ -35,6 +36,6 @@ struct memtx_store_spec pages_spec(void);
  * were freed. */
 void pages_make_store(size_t n_rows);
 
-MDB_env *pages_open_env(unsigned flags); /* LMDB over the file; NULL: it refuses */
+struct MDB_env *pages_open_env(unsigned flags); /* LMDB over the file; NULL: it refuses */
 
 #endif

@@ -2,6 +2,7 @@
  * does meanwhile, and files that are not ours. */
 #include <criterion/criterion.h>
 #include <fcntl.h>
+#include <lmdb.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
