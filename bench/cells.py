@@ -6,7 +6,7 @@ Runs `memtx eval` once for each cell and text (the first 16,384 tokens, those af
 standard error over blocks of 512 tokens (both runs score the same tokens, so the blocks pair).
 
     bench/cells.py [--set choose|prototype|report|long|index|index-choose|index-long] [--memtx build/memtx]
-                   [--out data/cache/cells] [--nll-only]
+                   [--out data/cache/cells] [--nll-only] [--blocks A:B]
 """
 import argparse
 import json
@@ -103,8 +103,8 @@ def run_cell(args, text, options, tokens, name):
         return json.load(file)["runs"][0]
 
 
-def difference(run, base):
-    d = [a - b for a, b in zip(run["block_nll"], base["block_nll"])]
+def difference(run, base, blocks):
+    d = [a - b for a, b in zip(run["block_nll"], base["block_nll"])][blocks]
     mean = sum(d) / len(d)
     return mean, math.sqrt(sum((x - mean) ** 2 for x in d) / (len(d) - 1) / len(d))
 
@@ -116,7 +116,9 @@ def main():
     parser.add_argument("--data", default="data/cache")
     parser.add_argument("--out", default="data/cache/cells")
     parser.add_argument("--nll-only", action="store_true", help="without tokens/s, for runs beside other work")
+    parser.add_argument("--blocks", default=":", metavar="A:B", help="differences over blocks A .. B - 1 of 512 tokens")
     args = parser.parse_args()
+    blocks = slice(*(int(n) if n else None for n in args.blocks.split(":")))
     texts, cells, tokens = SETS[args.set]
     os.makedirs(args.out, exist_ok=True)
     rows = [[label] for label, _ in cells]
@@ -127,7 +129,7 @@ def main():
             name = f"{stem}-{tokens}-" + "_".join(o.strip("-") for o in options).replace(",", "+").replace(":", "+")
             run = run_cell(args, path, options, tokens, name)
             base = base or run
-            row.append(f"{run['nll']:.4f}" if run is base else "%+.4f +- %.4f" % difference(run, base))
+            row.append(f"{run['nll']:.4f}" if run is base else "%+.4f +- %.4f" % difference(run, base, blocks))
             row += [] if args.nll_only else [f"{run['tokens_per_s']:.0f}"]
     columns = [column for text in texts for column in ([text] if args.nll_only else [text, "tokens/s"])]
     print("| cell | " + " | ".join(columns) + " |")
