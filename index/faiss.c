@@ -1,8 +1,9 @@
-/* FAISS through its C API, behind memtx/index.h. What this file has to look out for (index/README.md tells more):
+/* FAISS through its C API, behind memtx/index.h. The mean of the training rows is taken off every row: it ranks nothing
+ * differently for a query, and IVF and HNSW find much more without it (DESIGN 6). What this file has to look out for
+ * (index/README.md tells more):
  *
  *   - An exception in one of FAISS's parallel regions ends the process. So numbers, counts and ranges are checked
  *     before FAISS sees them, and a loaded index, whose mapped lists throw on writing, takes no rows.
- *   - FAISS_IO_FLAG_MMAP of its C header does not map; the value of the C++ header does.
  *   - The metric is given with the factory string and looked at again: some types ignore it.
  *   - There are no search parameters for one call and no filter (ranges.h), and remove_ids is not used.
  *   - k-means says on stderr when it has few points: it is then given them several times over.
@@ -11,43 +12,25 @@
  */
 #include "faiss.h"
 
-#include <errno.h>
 #include <math.h>
 #include <omp.h>
 #include <pthread.h>
-#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include <faiss/c_api/AutoTune_c.h>
-#include <faiss/c_api/IndexIVF_c.h>
-#include <faiss/c_api/Index_c.h>
 #include <faiss/c_api/error_c.h>
 #include <faiss/c_api/index_factory_c.h>
-#include <faiss/c_api/index_io_c.h>
 
+#include "faiss_index.h"
 #include "ranges.h"
-#include "spec.h"
 
-enum { READ_MAPPED = 0x646f0008 }; /* IO_FLAG_MMAP of faiss/index_io.h */
-
-enum {
-    HEADER_BYTES = 512,
-    MOST_LEVELS = 10
-}; /* of a saved index beside its rows, and of HNSW above them, generously */
-
-struct faiss_index {
-    FaissIndex *faiss;
-    struct index_spec spec;
-    uint64_t n_mapped_bytes;
-    bool is_loaded;
-};
+/* Rows that are copied and added at a time. */
+enum { ADDED_ROWS = 1 << 14 };
 
 /* ---- errors, threads -------------------------------------------------------------------------- */
 
-/* The last error of FAISS on this thread, as `status`. */
-static int fail(int status, const char *what)
+int index_faiss_fail(int status, const char *what)
 {
     const char *text = faiss_get_last_error();
     if (text && strstr(text, "bad_alloc")) {
@@ -83,63 +66,70 @@ static int faiss_check(const char *spec, uint32_t dim, uint64_t n_rows)
     return status ? status : index_spec_check_rows(&parsed, spec, n_rows);
 }
 
-static void faiss_destroy(void *index)
+void index_faiss_destroy(void *index)
 {
     struct faiss_index *self = index;
     if (self) {
         faiss_Index_free(self->faiss);
+        index_lists_release(&self->lists);
+        free(self->mean);
         free(self);
     }
 }
 
-/* Options that FAISS keeps in the index. */
-static int set_options(struct faiss_index *self)
+int index_faiss_set_options(struct faiss_index *self)
 {
     const struct index_spec *spec = &self->spec;
-    if (spec->n_lists) {
-        faiss_IndexIVF_set_nprobe(faiss_IndexIVF_cast(self->faiss), spec->nprobe);
+    if (spec->n_lists) { /* room for all: how many are chosen is decided for each query (faiss_ivf.c) */
+        faiss_IndexIVF_set_nprobe(faiss_IndexIVF_cast(self->faiss), spec->n_lists);
     }
     if (!spec->n_links) {
         return MEMTX_OK;
     }
     FaissParameterSpace *space = NULL;
     if (faiss_ParameterSpace_new(&space)) {
-        return fail(MEMTX_E_NO_MEMORY, "index");
+        return index_faiss_fail(MEMTX_E_NO_MEMORY, "index");
     }
     const bool failed =
         faiss_ParameterSpace_set_index_parameter(space, self->faiss, "efSearch", spec->ef_search) ||
         faiss_ParameterSpace_set_index_parameter(space, self->faiss, "efConstruction", spec->ef_construction);
     faiss_ParameterSpace_free(space);
-    return failed ? fail(MEMTX_E_MISMATCH, spec->factory) : MEMTX_OK;
+    return failed ? index_faiss_fail(MEMTX_E_MISMATCH, spec->factory) : MEMTX_OK;
 }
 
-static int make_empty(struct faiss_index **out, const char *spec, uint32_t dim)
+int index_faiss_make(struct faiss_index **out, const char *spec, uint32_t dim)
 {
-    *out = calloc(1, sizeof **out);
-    if (!*out) {
+    struct faiss_index *self = *out = calloc(1, sizeof *self);
+    if (!self) {
         return memtx_fail(MEMTX_E_NO_MEMORY, "index '%s': no memory", spec);
     }
     prepare();
-    return index_spec_parse(&(*out)->spec, spec, dim);
+    int status = index_spec_parse(&self->spec, spec, dim);
+    if (!status) {
+        self->mean = calloc(dim, sizeof *self->mean);
+        status = self->mean ? index_lists_create(&self->lists, self->spec.n_lists, dim)
+                            : memtx_fail(MEMTX_E_NO_MEMORY, "index '%s': no memory", spec);
+    }
+    return status;
 }
 
 static int faiss_create(void **index, const char *spec, uint32_t dim)
 {
     struct faiss_index *self = NULL;
     *index = NULL;
-    int status = make_empty(&self, spec, dim);
+    int status = index_faiss_make(&self, spec, dim);
     if (!status && faiss_index_factory(&self->faiss, (int)dim, self->spec.factory, METRIC_INNER_PRODUCT)) {
         self->faiss = NULL;
-        status = fail(MEMTX_E_UNSUPPORTED, spec);
+        status = index_faiss_fail(MEMTX_E_UNSUPPORTED, spec);
     }
     if (!status && faiss_Index_metric_type(self->faiss) != METRIC_INNER_PRODUCT) {
         status = memtx_fail(MEMTX_E_UNSUPPORTED, "index '%s': FAISS has no inner product for it", spec);
     }
     if (!status) {
-        status = set_options(self);
+        status = index_faiss_set_options(self);
     }
     if (status) {
-        faiss_destroy(self);
+        index_faiss_destroy(self);
         return status;
     }
     *index = self;
@@ -166,15 +156,32 @@ static int check_numbers(const float *rows, size_t n, size_t dim, float most, co
     return MEMTX_OK;
 }
 
-/* Rows over and over until they are n_wanted; the caller's to free. */
-static int repeat_rows(float **out, size_t n_wanted, size_t n, const float *rows, size_t dim)
+/* The mean row of rows[n][dim]. */
+static void take_mean(float *mean, const float *rows, size_t n, size_t dim)
 {
+    double sums[INDEX_MAX_DIM] = {0};
+    for (size_t i = 0; i < n; i++) {
+        for (size_t j = 0; j < dim; j++) {
+            sums[j] += (double)rows[i * dim + j];
+        }
+    }
+    for (size_t j = 0; j < dim; j++) {
+        mean[j] = (float)(sums[j] / (double)n);
+    }
+}
+
+/* n_wanted rows less the mean, the n over and over; the caller's to free. */
+static int centre(float **out, const struct faiss_index *self, size_t n_wanted, const float *rows, size_t n)
+{
+    const size_t dim = self->spec.dim;
     *out = malloc(n_wanted * dim * sizeof **out);
     if (!*out) {
-        return memtx_fail(MEMTX_E_NO_MEMORY, "no memory for %zu rows to train with", n_wanted);
+        return memtx_fail(MEMTX_E_NO_MEMORY, "no memory for %zu rows of an index", n_wanted);
     }
     for (size_t i = 0; i < n_wanted; i++) {
-        memcpy(*out + i * dim, rows + i % n * dim, dim * sizeof **out);
+        for (size_t j = 0; j < dim; j++) {
+            (*out)[i * dim + j] = rows[i % n * dim + j] - self->mean[j];
+        }
     }
     return MEMTX_OK;
 }
@@ -191,15 +198,17 @@ static int faiss_train(void *index, size_t n, const float *rows)
         return memtx_fail(MEMTX_E_INVALID, "index %s: %zu rows to train with, it takes %llu to %d", spec->factory, n,
                           (unsigned long long)n_least, INDEX_MAX_ROWS);
     }
+    const size_t n_given = n < n_good ? (size_t)n_good : n;
+    float *centred = NULL;
     int status = check_numbers(rows, n, spec->dim, index_spec_most_value(spec), "row");
-    float *more = NULL;
-    if (!status && n < n_good) {
-        status = repeat_rows(&more, (size_t)n_good, n, rows, spec->dim);
+    if (!status) {
+        take_mean(self->mean, rows, n, spec->dim);
+        status = centre(&centred, self, n_given, rows, n);
     }
-    if (!status && faiss_Index_train(self->faiss, (idx_t)(more ? n_good : n), more ? more : rows)) {
-        status = fail(MEMTX_E_INVALID, spec->factory);
+    if (!status && faiss_Index_train(self->faiss, (idx_t)n_given, centred)) {
+        status = index_faiss_fail(MEMTX_E_INVALID, spec->factory);
     }
-    free(more);
+    free(centred);
     return status;
 }
 
@@ -211,6 +220,37 @@ static int add_alone(FaissIndex *faiss, size_t n, const float *rows)
     const int failed = faiss_Index_add(faiss, (idx_t)n, rows);
     omp_set_num_threads(n_threads);
     return failed;
+}
+
+/* Rows first .. of the index are rows[][dim]: to the means of the lists that they have come into. */
+static int note_lists(struct faiss_index *self, uint64_t first, const float *rows)
+{
+    const FaissIndexIVF *ivf = faiss_IndexIVF_cast(self->faiss);
+    size_t n_most = 0;
+    for (size_t list = 0; list < self->lists.n; list++) {
+        const size_t n = faiss_IndexIVF_get_list_size(ivf, list);
+        n_most = n > n_most ? n : n_most;
+    }
+    int64_t *ids = malloc((n_most + 1) * sizeof *ids);
+    for (size_t list = 0; list < self->lists.n && ids; list++) {
+        faiss_IndexIVF_invlists_get_ids(ivf, list, ids);
+        index_lists_add(&self->lists, list, faiss_IndexIVF_get_list_size(ivf, list), ids, first, rows);
+    }
+    const bool has_failed = !ids;
+    free(ids);
+    return has_failed ? memtx_fail(MEMTX_E_NO_MEMORY, "no memory for a list of %zu rows", n_most) : MEMTX_OK;
+}
+
+static int add_centred(struct faiss_index *self, size_t n, const float *rows)
+{
+    float *centred = NULL;
+    int status = centre(&centred, self, n, rows, n);
+    if (!status &&
+        (self->spec.n_links ? add_alone(self->faiss, n, centred) : faiss_Index_add(self->faiss, (idx_t)n, centred))) {
+        status = index_faiss_fail(MEMTX_E_INVALID, self->spec.factory);
+    }
+    free(centred);
+    return status;
 }
 
 static int faiss_add(void *index, size_t n, const float *rows)
@@ -226,141 +266,88 @@ static int faiss_add(void *index, size_t n, const float *rows)
         return memtx_fail(MEMTX_E_INVALID, "index %s: %zu rows on %llu, it takes %d", spec->factory, n,
                           (unsigned long long)n_rows, INDEX_MAX_ROWS);
     }
-    const int status = check_numbers(rows, n, spec->dim, index_spec_most_value(spec), "row");
-    if (status || n == 0) {
-        return status;
+    int status = check_numbers(rows, n, spec->dim, index_spec_most_value(spec), "row");
+    for (size_t first = 0; first < n && !status; first += ADDED_ROWS) {
+        status = add_centred(self, n - first < ADDED_ROWS ? n - first : ADDED_ROWS, rows + first * spec->dim);
     }
-    const int failed = spec->n_links ? add_alone(self->faiss, n, rows) : faiss_Index_add(self->faiss, (idx_t)n, rows);
-    return failed ? fail(MEMTX_E_INVALID, spec->factory) : MEMTX_OK;
+    return status || n == 0 || !spec->n_lists ? status : note_lists(self, n_rows, rows);
 }
 
 /* ---- searching -------------------------------------------------------------------------------- */
 
+struct plain_search {
+    const struct faiss_index *index;
+    const float *queries;
+};
+
 /* The n_hits best of all rows. */
-static int search_rows(float *scores, int64_t *ids, const void *index, size_t n_q, const float *queries, size_t n_hits)
+static int search_rows(float *scores, int64_t *ids, const void *context, size_t first, size_t n_q, size_t n_hits)
 {
-    const struct faiss_index *self = index;
-    if (faiss_Index_search(self->faiss, (idx_t)n_q, queries, (idx_t)n_hits, scores, ids)) {
-        return fail(MEMTX_E_CORRUPT, self->spec.factory);
+    const struct plain_search *search = context;
+    const struct index_spec *spec = &search->index->spec;
+    if (faiss_Index_search(search->index->faiss, (idx_t)n_q, search->queries + first * spec->dim, (idx_t)n_hits, scores,
+                           ids)) {
+        return index_faiss_fail(MEMTX_E_CORRUPT, spec->factory);
     }
     return MEMTX_OK;
 }
 
-static int faiss_search(float *scores, int64_t *ids, const void *index, size_t n_q, const float *queries, size_t k,
-                        const struct memtx_index_range *ranges, size_t n_ranges)
+static int search_plainly(float *scores, int64_t *ids, const struct memtx_index_part *part, size_t n_q,
+                          const float *queries, size_t k)
 {
-    const struct faiss_index *self = index;
+    const struct plain_search search = {part->index, queries};
     const struct index_request request = {
-        .queries = queries,
         .n_q = n_q,
-        .dim = self->spec.dim,
         .k = k,
-        .ranges = ranges,
-        .n_ranges = n_ranges,
-        .n_rows = (uint64_t)faiss_Index_ntotal(self->faiss),
+        .ranges = part->ranges,
+        .n_ranges = part->n_ranges,
+        .n_rows = (uint64_t)faiss_Index_ntotal(search.index->faiss),
     };
-    const int status = check_numbers(queries, n_q, self->spec.dim, index_most_number, "query");
-    return status ? status : index_ranges_search(scores, ids, index, search_rows, &request);
+    return index_ranges_search(scores, ids, &search, search_rows, &request);
 }
 
-/* ---- on disk ---------------------------------------------------------------------------------- */
-
-static int faiss_save(const void *index, FILE *file)
+/* FAISS has scored the rows less their mean. */
+static void add_mean(float *scores, const struct faiss_index *self, size_t n_q, const float *queries, size_t k)
 {
-    const struct faiss_index *self = index;
-    if (self->is_loaded) { /* FAISS would write the name of a file in the place of mapped lists */
-        return memtx_fail(MEMTX_E_INVALID, "index %s: one that was loaded is not saved", self->spec.factory);
+    const size_t dim = self->spec.dim;
+#pragma omp parallel for schedule(static) if (n_q > 1)
+    for (size_t q = 0; q < n_q; q++) {
+        double sum = 0;
+        for (size_t j = 0; j < dim; j++) {
+            sum += (double)queries[q * dim + j] * (double)self->mean[j];
+        }
+        for (size_t i = 0; i < k; i++) {
+            scores[q * k + i] += (float)sum; /* -inf stays so */
+        }
     }
-    errno = 0;
-    if (faiss_write_index(self->faiss, file)) {
-        return fail(errno == ENOSPC ? MEMTX_E_NO_SPACE : MEMTX_E_IO, "saving an index");
-    }
-    if (fflush(file)) {
-        return memtx_fail(errno == ENOSPC ? MEMTX_E_NO_SPACE : MEMTX_E_IO, "saving an index: %s", strerror(errno));
-    }
-    return MEMTX_OK;
 }
 
-/* That n_bytes are there from the file's position on, which comes back in *start. */
-static int check_extent(off_t *start, FILE *file, uint64_t n_bytes)
+static int faiss_search(float *scores, int64_t *ids, const struct memtx_index_part *parts, size_t n_parts, size_t n_q,
+                        const float *queries, size_t k)
 {
-    struct stat facts;
-    *start = ftello(file);
-    if (*start < 0 || fstat(fileno(file), &facts)) {
-        return memtx_fail(MEMTX_E_IO, "loading an index: %s", strerror(errno));
+    const struct faiss_index *first = n_parts ? parts[0].index : NULL;
+    int status = first ? check_numbers(queries, n_q, first->spec.dim, index_most_number, "query") : MEMTX_OK;
+    for (size_t p = 0; p < n_parts && !status; p++) {
+        const struct faiss_index *self = parts[p].index;
+        uint64_t n_visible;
+        status = index_ranges_check(&n_visible, parts[p].ranges, parts[p].n_ranges,
+                                    (uint64_t)faiss_Index_ntotal(self->faiss));
     }
-    if (!S_ISREG(facts.st_mode)) {
-        return memtx_fail(MEMTX_E_INVALID, "loading an index: not a regular file");
-    }
-    if (facts.st_size < *start || (uint64_t)(facts.st_size - *start) < n_bytes) {
-        return memtx_fail(MEMTX_E_CORRUPT, "loading an index: %llu bytes at %lld in a file of %lld",
-                          (unsigned long long)n_bytes, (long long)*start, (long long)facts.st_size);
-    }
-    return MEMTX_OK;
-}
-
-/* Whether what FAISS read is what the spec says. The C API does not tell a type's code (faiss_Index_sa_code_size leaves
- * its result out), but codes of another type have another length. */
-static int check_loaded(const struct faiss_index *self, const char *text, uint64_t n_bytes)
-{
-    const struct index_spec *spec = &self->spec;
-    FaissIndexIVF *ivf = faiss_IndexIVF_cast(self->faiss);
-    const idx_t n_rows = faiss_Index_ntotal(self->faiss);
-    if (n_rows < 0 || n_rows > INDEX_MAX_ROWS || !faiss_Index_is_trained(self->faiss)) {
-        return memtx_fail(MEMTX_E_CORRUPT, "index '%s': the file says %lld rows", text, (long long)n_rows);
-    }
-    const uint64_t n_rows_read = (uint64_t)n_rows;
-    const uint64_t wanted = index_spec_list_bytes(spec, n_rows_read) + index_spec_other_bytes(spec, n_rows_read);
-    /* the lengths of lists may be left out where most are empty */
-    const uint64_t slack =
-        wanted / 20 + HEADER_BYTES + MOST_LEVELS * sizeof(int32_t) * spec->n_links + sizeof(uint64_t) * spec->n_lists;
-    const bool has_size = n_bytes + slack >= wanted && n_bytes <= wanted + slack;
-    if (faiss_Index_d(self->faiss) != (int)spec->dim || (ivf ? faiss_IndexIVF_nlist(ivf) : 0) != spec->n_lists ||
-        !has_size || faiss_Index_metric_type(self->faiss) != METRIC_INNER_PRODUCT) {
-        return memtx_fail(MEMTX_E_MISMATCH, "index '%s' of dim %u: the file's %lld rows of dim %d are of another type",
-                          text, spec->dim, (long long)n_rows, faiss_Index_d(self->faiss));
-    }
-    return MEMTX_OK;
-}
-
-static int read_faiss(struct faiss_index *self, const char *text, FILE *file, uint64_t n_bytes)
-{
-    off_t start = 0;
-    int status = check_extent(&start, file, n_bytes);
-    if (status) {
+    if (status || !first || n_q == 0 || k == 0) {
         return status;
     }
-    const bool maps = self->spec.n_lists && self->spec.mmap;
-    if (faiss_read_index(file, maps ? READ_MAPPED : 0, &self->faiss)) {
-        self->faiss = NULL;
-        return fail(ferror(file) ? MEMTX_E_IO : MEMTX_E_CORRUPT, "loading an index");
+    if (first->spec.n_lists) {
+        status = index_faiss_search_lists(scores, ids, parts, n_parts, n_q, queries, k);
     }
-    if (ftello(file) < start || (uint64_t)(ftello(file) - start) != n_bytes) {
-        return memtx_fail(MEMTX_E_CORRUPT, "loading an index: FAISS read %lld bytes, %llu belong to it",
-                          (long long)(ftello(file) - start), (unsigned long long)n_bytes);
+    for (size_t p = 0; p < n_parts && !status; p++) {
+        if (!first->spec.n_lists) {
+            status = search_plainly(scores + p * n_q * k, ids + p * n_q * k, &parts[p], n_q, queries, k);
+        }
+        if (!status) {
+            add_mean(scores + p * n_q * k, parts[p].index, n_q, queries, k);
+        }
     }
-    status = check_loaded(self, text, n_bytes);
-    if (!status && maps) {
-        self->n_mapped_bytes = index_spec_list_bytes(&self->spec, (uint64_t)faiss_Index_ntotal(self->faiss));
-    }
-    return status ? status : set_options(self);
-}
-
-static int faiss_load(void **index, const char *spec, uint32_t dim, FILE *file, uint64_t n_bytes)
-{
-    struct faiss_index *self = NULL;
-    *index = NULL;
-    int status = make_empty(&self, spec, dim);
-    if (!status) {
-        status = read_faiss(self, spec, file, n_bytes);
-    }
-    if (status) {
-        faiss_destroy(self);
-        return status;
-    }
-    self->is_loaded = true;
-    *index = self;
-    return MEMTX_OK;
+    return status;
 }
 
 static void faiss_info(struct memtx_index_facts *out, const void *index)
@@ -380,8 +367,8 @@ const struct memtx_index_operations index_faiss_operations = {
     .train = faiss_train,
     .add = faiss_add,
     .search = faiss_search,
-    .save = faiss_save,
-    .load = faiss_load,
+    .save = index_faiss_save,
+    .load = index_faiss_load,
     .info = faiss_info,
-    .destroy = faiss_destroy,
+    .destroy = index_faiss_destroy,
 };

@@ -1,4 +1,4 @@
-/* FAISS as an index of memtx (memtx/index.h). Only faiss.c includes FAISS's headers: their names have no prefix. */
+/* FAISS as an index of memtx (memtx/index.h). */
 #ifndef MEMTX_INDEX_FAISS_H
 #define MEMTX_INDEX_FAISS_H
 

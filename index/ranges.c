@@ -97,7 +97,7 @@ static void keep(float *scores, int64_t *ids, const struct index_request *r, siz
 }
 
 /* n_hits for each query, a block of queries at a time. */
-static int search_aside(float *scores, int64_t *ids, const void *index, index_search search,
+static int search_aside(float *scores, int64_t *ids, const void *context, index_search search,
                         const struct index_request *r, size_t n_hits)
 {
     const size_t fitting = n_hits < SCRATCH_HITS ? SCRATCH_HITS / n_hits : 1;
@@ -112,7 +112,7 @@ static int search_aside(float *scores, int64_t *ids, const void *index, index_se
     }
     for (size_t first = 0; !status && first < r->n_q; first += block) {
         const size_t n = r->n_q - first < block ? r->n_q - first : block;
-        status = search(found, found_ids, index, n, r->queries + first * r->dim, n_hits);
+        status = search(found, found_ids, context, first, n, n_hits);
         for (size_t q = 0; !status && q < n; q++) {
             keep(scores, ids, r, first + q, found + q * n_hits, found_ids + q * n_hits, n_hits);
         }
@@ -122,7 +122,7 @@ static int search_aside(float *scores, int64_t *ids, const void *index, index_se
     return status;
 }
 
-int index_ranges_search(float *scores, int64_t *ids, const void *index, index_search search,
+int index_ranges_search(float *scores, int64_t *ids, const void *context, index_search search,
                         const struct index_request *request)
 {
     const struct index_request *r = request;
@@ -133,10 +133,10 @@ int index_ranges_search(float *scores, int64_t *ids, const void *index, index_se
     }
     const size_t n_hits = n_visible ? index_ranges_fetch(r->k, r->n_rows, n_visible) : 0;
     if (n_hits != 0 && n_hits != r->k) {
-        return search_aside(scores, ids, index, search, r, n_hits);
+        return search_aside(scores, ids, context, search, r, n_hits);
     }
     if (n_hits != 0) { /* as many as are wanted: they are written where they belong */
-        status = search(scores, ids, index, r->n_q, r->queries, n_hits);
+        status = search(scores, ids, context, 0, r->n_q, n_hits);
     }
     for (size_t q = 0; !status && q < r->n_q; q++) {
         keep(scores, ids, r, q, scores + q * r->k, ids + q * r->k, n_hits);

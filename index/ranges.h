@@ -18,22 +18,20 @@ int index_ranges_check(uint64_t *n_visible, const struct memtx_index_range *rang
 enum { INDEX_MOST_FETCHED = 1024 };
 size_t index_ranges_fetch(size_t k, uint64_t n_rows, uint64_t n_visible);
 
-/* A search without ranges: the n_hits best of all rows for each query, best first, ids[n_q][n_hits] -1 where there are
- * no more. n_hits is at most the rows. 0 or MEMTX_E_. */
-typedef int (*index_search)(float *scores, int64_t *ids, const void *index, size_t n_q, const float *queries,
-                            size_t n_hits);
+/* A search without ranges: the n_hits best of all rows for each of queries first .. first + n_q - 1 of the request, best
+ * first, ids[n_q][n_hits] -1 where there are no more. n_hits is at most the rows. 0 or MEMTX_E_. */
+typedef int (*index_search)(float *scores, int64_t *ids, const void *context, size_t first, size_t n_q, size_t n_hits);
 
 struct index_request {
-    const float *queries; /* [n_q][dim] */
-    size_t n_q, dim, k;
+    size_t n_q, k;
     const struct memtx_index_range *ranges;
     size_t n_ranges;
     uint64_t n_rows; /* of the index */
 };
 
-/* What memtx/index.h calls search, made of one without ranges: scores[n_q][k], ids[n_q][k]. MEMTX_E_INVALID (the
+/* What memtx/index.h asks of one part, made of a search without ranges: scores[n_q][k], ids[n_q][k]. MEMTX_E_INVALID (the
  * ranges), MEMTX_E_NO_MEMORY, or as `search` says. */
-int index_ranges_search(float *scores, int64_t *ids, const void *index, index_search search,
+int index_ranges_search(float *scores, int64_t *ids, const void *context, index_search search,
                         const struct index_request *request);
 
 #endif

@@ -14,12 +14,12 @@ enum { MAX_LISTS = 1 << 20, MIN_LINKS = 2, MAX_LINKS = 256, MIN_PART_BITS = 4, M
 /* FAISS warns on stderr when k-means has fewer points for each centroid. */
 enum { GOOD_POINTS_PER_CENTROID = 39 };
 
-/* Without nprobe, an eighth of the lists is looked into: 0.97 of the neighbours and more up to 262,144 rows, 0.91 and
- * more at a million (bench/README.md). */
-enum { LISTS_OF_PROBE = 8, EF_SEARCH = 256, EF_CONSTRUCTION = 40 };
+/* Without nprobe, a sixteenth of the lists is looked into: chosen on fs/ext4 and Northanger Abbey (bench/README.md). */
+enum { LISTS_OF_PROBE = 16, EF_SEARCH = 256, EF_CONSTRUCTION = 40 };
 
-/* Half precision ends at 65,504; what is stored of a row in a list is its difference to a centroid of length one. */
-static const float most_half = 65000.0F;
+/* Half precision ends at 65,504. What is stored of a row is its difference to the mean row, in a list also to a centroid
+ * of length one: at most twice its own numbers, and one. */
+static const float most_half = 32500.0F;
 
 #define KNOWN                                                                                                          \
     "known: Flat, SQ4, SQ6, SQ8, SQfp16, PQm, PQmxb, IVFn with a comma and one of these, HNSWm, HNSWm,Flat, "          \
@@ -265,7 +265,8 @@ uint64_t index_spec_list_bytes(const struct index_spec *spec, uint64_t n_rows)
 uint64_t index_spec_other_bytes(const struct index_spec *spec, uint64_t n_rows)
 {
     const uint64_t dim_bytes = 4 * (uint64_t)spec->dim, m = spec->n_links;
-    uint64_t bytes = spec->n_lists * (dim_bytes + 8); /* centres, and the lengths of lists */
+    uint64_t bytes =
+        dim_bytes + spec->n_lists * (2 * dim_bytes + 4 + 8); /* mean; of lists centre, mean, radius, length */
     if (!spec->n_lists) {
         bytes += n_rows * index_spec_code_bytes(spec);
     }

@@ -91,6 +91,10 @@ void memtx__runs_close(struct memtx__runs *runs)
     memtx__free(runs->loaded);
     memtx__free(runs->blocks);
     memtx__free(runs->ranges);
+    memtx__free(runs->part_rows);
+    memtx__free(runs->parts);
+    memtx__free(runs->found);
+    memtx__free(runs->found_scores);
     memtx__free(runs->sealing.blobs);
     memtx__free(runs->choice.spec);
     *runs = (struct memtx__runs){0};
@@ -98,7 +102,6 @@ void memtx__runs_close(struct memtx__runs *runs)
 
 void memtx__runs_take(struct memtx__runs *runs, struct memtx__arena *arena, size_t most_queries, size_t k, size_t dim)
 {
-    runs->scores = memtx__arena_take(arena, most_queries * k, sizeof *runs->scores);
     runs->ids = memtx__arena_take(arena, most_queries * k, sizeof *runs->ids);
     runs->short_queries = memtx__arena_take(arena, most_queries * dim, sizeof *runs->short_queries);
     runs->which = memtx__arena_take(arena, most_queries, sizeof *runs->which);

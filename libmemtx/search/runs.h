@@ -38,7 +38,7 @@ struct memtx__loaded_run {
     bool is_good;
     bool is_checked;  /* its blobs have been read and are what they were: the writer's, who builds anew what is not;
                       * a reader checks each before it is loaded */
-    bool was_asked;   /* in this search */
+    bool is_asked;    /* in this search */
     bool is_nameless; /* of a store without a directory: it is in no catalogue */
 };
 
@@ -74,17 +74,20 @@ struct memtx__runs {
     int build_status;
     char build_error[256];
 
-    float *scores; /* [most_queries][k] of one run */
-    int64_t *ids;
+    float *found_scores; /* [runs asked][block of queries][k] */
+    int64_t *found;
+    size_t n_scores_held, n_found_held;
+    int64_t *ids;         /* [most_queries][k] of exact search */
     float *short_queries; /* [most_queries][dim] */
-    size_t *which;        /* [most_queries]: those for which a run found too few */
+    size_t *which;        /* [most_queries]: those for which too few were found */
     struct memtx__topk *topk;
     struct memtx__candidate *candidates;
     struct memtx__row_block *blocks; /* rows that are searched exactly */
     size_t n_blocks_held;
-    struct memtx_index_range *ranges; /* of the run from first_row on that is asked */
-    size_t n_ranges, n_ranges_held;
-    uint64_t first_row;
+    struct memtx_index_part *parts;   /* the runs that are asked */
+    uint64_t *part_rows;              /* the first row of each */
+    struct memtx_index_range *ranges; /* of all parts */
+    size_t n_parts, n_ranges, n_parts_held, n_part_rows_held, n_ranges_held;
 };
 
 /* What a search is for. */

@@ -1,6 +1,6 @@
-/* A search over runs and tail (runs.h): each run's index is asked for its k best of the rows in sight, the rows that no
- * run covers are searched exactly, and what was found is scored anew from the stored rows and merged. A run that found
- * too few for a query, or of which little is in sight, is searched exactly instead.
+/* A search over runs and tail (runs.h): the runs' indexes are asked, together, for the k best of the rows in sight, the
+ * rows that no run covers are searched exactly, and what was found is scored anew from the stored rows and merged. A run
+ * of which little is in sight is searched exactly instead; so are all runs, for a query for which they found too few.
  *
  * Cost: what the indexes take; exact search of the tail; k rows read at random for each run and query.
  */
@@ -12,7 +12,10 @@
 #include "math/shapes.h"
 #include "search/runs.h"
 
-enum { LEAST_SHARE = 10 }; /* a run with less than a tenth of its rows in sight is scanned */
+enum {
+    LEAST_SHARE = 10,    /* a run with less than a tenth of its rows in sight is scanned */
+    HELD_HITS = 1 << 20, /* of all runs for a block of queries: 12 MB */
+};
 
 /* A search on its way. */
 struct search {
@@ -73,25 +76,27 @@ static int visible_within(uint64_t *n_rows, struct search *search, uint64_t firs
 
 /* ---- merging ---------------------------------------------------------------------------------- */
 
-/* Candidates ids[n][k] of some queries, `which` (NULL: all), scored from the stored rows. */
-static int merge(struct search *search, const int64_t *ids, const size_t *which, size_t n)
+/* Candidates ids[n][k], counted from first_row, of n queries from `first` on, or of those that `which` names, scored from
+ * the stored rows. */
+static int merge(struct search *search, const int64_t *ids, uint64_t first_row, size_t first, const size_t *which,
+                 size_t n)
 {
     const struct memtx__runs_query *query = search->query;
     const memtx_store *store = search->runs->store;
     const size_t dim = store->spec.head_size, k = query->k;
     int status = MEMTX_OK;
     for (size_t i = 0; i < n * k && !status; i++) {
-        status = ids[i] < 0 ? MEMTX_OK : look_up(query, (uint64_t)ids[i] / store->chunk_rows);
+        status = ids[i] < 0 ? MEMTX_OK : look_up(query, (first_row + (uint64_t)ids[i]) / store->chunk_rows);
     }
     if (status) {
         return status;
     }
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (n > 1)
     for (size_t i = 0; i < n; i++) {
-        const size_t q = which ? which[i] : i;
+        const size_t q = which ? which[i] : first + i;
         float row[MEMTX__MAX_HEAD_SIZE];
         for (size_t j = 0; j < k && ids[i * k + j] >= 0; j++) {
-            const uint64_t id = (uint64_t)ids[i * k + j];
+            const uint64_t id = first_row + (uint64_t)ids[i * k + j];
             memtx__rows_read(row, store->spec.row_type,
                              query->keys[id / store->chunk_rows] + id % store->chunk_rows * store->row_bytes, dim);
             memtx__topk_push(&search->runs->topk[q],
@@ -114,10 +119,10 @@ static int search_blocks(struct search *search, const size_t *which, size_t n)
         queries = runs->short_queries;
     }
     int status = memtx__exact_search(NULL, runs->ids, search->exact, &rows, queries, n, query->k);
-    return status ? status : merge(search, runs->ids, which, n);
+    return status ? status : merge(search, runs->ids, 0, 0, which, n);
 }
 
-/* ---- one run ---------------------------------------------------------------------------------- */
+/* ---- the runs --------------------------------------------------------------------------------- */
 
 static bool load(struct search *search, struct memtx__loaded_run *loaded)
 {
@@ -143,89 +148,115 @@ static bool load(struct search *search, struct memtx__loaded_run *loaded)
     return !status;
 }
 
-static int take_local(struct search *search, uint64_t first, uint64_t end)
+/* A range of the run that was added last, in its own count of rows. */
+static int take_range_of_part(struct search *search, uint64_t first, uint64_t end)
 {
     struct memtx__runs *runs = search->runs;
-    runs->ranges[runs->n_ranges++] = (struct memtx_index_range){first - runs->first_row, end - first};
+    const uint64_t first_row = runs->part_rows[runs->n_parts - 1];
+    runs->ranges[runs->n_ranges++] = (struct memtx_index_range){first - first_row, end - first};
     return MEMTX_OK;
 }
 
-static bool found_all(const int64_t *ids, size_t n)
+/* Chooses the runs that are asked. */
+static int gather_parts(struct search *search)
 {
-    return n == 0 || ids[n - 1] >= 0;
-}
-
-/* Queries for which the run's index found fewer than there are. */
-static int fill_up(struct search *search, const struct memtx__run *run, size_t n_wanted)
-{
-    const struct memtx__runs_query *query = search->query;
+    struct memtx__runs *runs = search->runs;
     uint64_t n_rows;
-    size_t n_short = 0;
-    for (size_t q = 0; q < query->n; q++) {
-        int64_t *ids = search->runs->ids + q * query->k;
-        if (!found_all(ids, n_wanted)) {
-            search->runs->which[n_short++] = q;
-            ids[0] = -1; /* its few are found again */
+    runs->n_parts = runs->n_ranges = 0;
+    int status = memtx__grow(&runs->parts, &runs->n_parts_held, runs->n_loaded, sizeof *runs->parts);
+    if (!status) {
+        status = memtx__grow(&runs->part_rows, &runs->n_part_rows_held, runs->n_loaded, sizeof *runs->part_rows);
+    }
+    if (!status) { /* a run cuts a range in two at most where it begins and where it ends */
+        status = memtx__grow(&runs->ranges, &runs->n_ranges_held, search->query->n_visible + 2 * runs->n_loaded,
+                             sizeof *runs->ranges);
+    }
+    for (size_t i = 0; i < runs->n_loaded && !status; i++) {
+        struct memtx__loaded_run *loaded = &runs->loaded[i];
+        const uint64_t first = loaded->run.first_row, end = first + loaded->run.n_rows;
+        const size_t first_range = runs->n_ranges;
+        (void)visible_within(&n_rows, search, first, end, NULL);
+        loaded->is_asked = n_rows * LEAST_SHARE >= loaded->run.n_rows && load(search, loaded);
+        if (loaded->is_asked) {
+            runs->part_rows[runs->n_parts++] = first;
+            (void)visible_within(&n_rows, search, first, end, take_range_of_part);
+            runs->parts[runs->n_parts - 1] = (struct memtx_index_part){
+                loaded->indexes[search->pair], runs->ranges + first_range, runs->n_ranges - first_range};
         }
     }
-    int status = merge(search, search->runs->ids, NULL, query->n);
-    if (status || n_short == 0) {
-        return status;
-    }
-    search->n_blocks = 0;
-    status = visible_within(&n_rows, search, run->first_row, run->first_row + run->n_rows, add_blocks);
-    return status ? status : search_blocks(search, search->runs->which, n_short);
+    return status;
 }
 
-static int search_run(struct search *search, struct memtx__loaded_run *loaded, size_t n_visible)
+static int search_parts(struct search *search)
 {
     struct memtx__runs *runs = search->runs;
     const struct memtx__runs_query *query = search->query;
-    const struct memtx__run *run = &loaded->run;
-    uint64_t n_rows;
-    int status = memtx__grow(&runs->ranges, &runs->n_ranges_held, query->n_visible, sizeof *runs->ranges);
-    if (status) {
-        return status;
+    const size_t k = query->k, dim = runs->store->spec.head_size, n_most = HELD_HITS / (runs->n_parts * k + 1) + 1;
+    const size_t block = query->n < n_most ? query->n : n_most, n_held = runs->n_parts * block * k;
+    int status = memtx__grow(&runs->found, &runs->n_found_held, n_held, sizeof *runs->found);
+    if (!status) {
+        status = memtx__grow(&runs->found_scores, &runs->n_scores_held, n_held, sizeof *runs->found_scores);
     }
-    runs->first_row = run->first_row;
-    runs->n_ranges = 0;
-    (void)visible_within(&n_rows, search, run->first_row, run->first_row + run->n_rows, take_local);
-    status = runs->choice.operations->search(runs->scores, runs->ids, loaded->indexes[search->pair], query->n,
-                                             query->queries, query->k, runs->ranges, runs->n_ranges);
-    if (status) {
-        return status;
+    for (size_t first = 0; first < query->n && !status; first += block) {
+        const size_t n = query->n - first < block ? query->n - first : block;
+        status = runs->choice.operations->search(runs->found_scores, runs->found, runs->parts, runs->n_parts, n,
+                                                 query->queries + first * dim, k);
+        for (size_t p = 0; p < runs->n_parts && !status; p++) {
+            status = merge(search, runs->found + p * n * k, runs->part_rows[p], first, NULL, n);
+        }
     }
-    for (size_t i = 0; i < query->n * query->k; i++) {
-        runs->ids[i] = runs->ids[i] < 0 ? -1 : runs->ids[i] + (int64_t)run->first_row;
+    return status;
+}
+
+static void begin(struct search *search, size_t query)
+{
+    struct memtx__runs *runs = search->runs;
+    const size_t k = search->query->k;
+    memtx__topk_begin(&runs->topk[query], runs->candidates + query * memtx__topk_capacity(k), k);
+}
+
+/* The runs' rows exactly, for queries for which their indexes found fewer than there are. */
+static int fill_up(struct search *search)
+{
+    struct memtx__runs *runs = search->runs;
+    const struct memtx__runs_query *query = search->query;
+    uint64_t n_rows, n_visible = 0;
+    size_t n_short = 0;
+    int status = MEMTX_OK;
+    for (size_t i = 0; i < runs->n_ranges; i++) {
+        n_visible += runs->ranges[i].n_rows;
     }
-    return fill_up(search, run, n_visible < query->k ? n_visible : query->k);
+    for (size_t q = 0; q < query->n; q++) {
+        if (runs->topk[q].n < (n_visible < query->k ? n_visible : query->k)) {
+            runs->which[n_short++] = q;
+            begin(search, q); /* its few are found again */
+        }
+    }
+    search->n_blocks = 0;
+    for (size_t i = 0; i < runs->n_loaded && n_short && !status; i++) {
+        const struct memtx__run *run = &runs->loaded[i].run;
+        if (runs->loaded[i].is_asked) {
+            status = visible_within(&n_rows, search, run->first_row, run->first_row + run->n_rows, add_blocks);
+        }
+    }
+    return status || n_short == 0 ? status : search_blocks(search, runs->which, n_short);
 }
 
 /* ---- all of it -------------------------------------------------------------------------------- */
 
-static int search_all(struct search *search)
+/* What no run covers that was asked. */
+static int search_rest(struct search *search)
 {
     struct memtx__runs *runs = search->runs;
     uint64_t n_rows, next = 0;
     int status = MEMTX_OK;
-    for (size_t i = 0; i < runs->n_loaded && !status; i++) {
-        struct memtx__loaded_run *loaded = &runs->loaded[i];
-        const uint64_t first = loaded->run.first_row, end = first + loaded->run.n_rows;
-        (void)visible_within(&n_rows, search, first, end, NULL);
-        if (n_rows * LEAST_SHARE < loaded->run.n_rows || !load(search, loaded)) {
-            continue; /* with what no run covers */
-        }
-        status = search_run(search, loaded, (size_t)n_rows);
-        loaded->was_asked = true;
-    }
     search->n_blocks = 0;
     for (size_t i = 0; i < runs->n_loaded && !status; i++) {
-        struct memtx__loaded_run *loaded = &runs->loaded[i];
-        if (loaded->was_asked) {
-            status = visible_within(&n_rows, search, next, loaded->run.first_row, add_blocks);
-            next = loaded->run.first_row + loaded->run.n_rows;
+        const struct memtx__run *run = &runs->loaded[i].run;
+        if (runs->loaded[i].is_asked) {
+            status = visible_within(&n_rows, search, next, run->first_row, add_blocks);
+            next = run->first_row + run->n_rows;
         }
-        loaded->was_asked = false;
     }
     if (!status) {
         status = visible_within(&n_rows, search, next, UINT64_MAX, add_blocks);
@@ -242,9 +273,18 @@ int memtx__runs_search(int64_t *ids, struct memtx__runs *runs, struct memtx__exa
                             .pair = (size_t)memtx__store_pair(runs->store, query->layer, query->kv_head)};
     const size_t k = query->k;
     for (size_t q = 0; q < query->n; q++) {
-        memtx__topk_begin(&runs->topk[q], runs->candidates + q * memtx__topk_capacity(k), k);
+        begin(&search, q);
     }
-    int status = search_all(&search);
+    int status = gather_parts(&search);
+    if (!status && runs->n_parts) {
+        status = search_parts(&search);
+    }
+    if (!status && runs->n_parts) {
+        status = fill_up(&search);
+    }
+    if (!status) {
+        status = search_rest(&search);
+    }
     for (size_t q = 0; q < query->n && !status; q++) {
         const size_t n = memtx__topk_end(&runs->topk[q]);
         for (size_t i = 0; i < k; i++) {

@@ -1,5 +1,4 @@
-/* Sealing (runs.h): an index of each pair over a span of rows, into one file. The mean key is taken off first: it ranks
- * nothing differently for a query, and some types find much more without it (DESIGN 6). */
+/* Sealing (runs.h): an index of each pair over a span of rows, into one file. */
 #include <string.h>
 
 #include "base/alloc.h"
@@ -30,20 +29,6 @@ static int read_rows(float *rows, const struct memtx__sealing *sealing, const st
     return MEMTX_OK;
 }
 
-static void take_mean_off(float *rows, size_t n_rows, size_t dim)
-{
-    for (size_t i = 0; i < dim; i++) {
-        double sum = 0;
-        for (size_t row = 0; row < n_rows; row++) {
-            sum += (double)rows[row * dim + i];
-        }
-        const float mean = (float)(sum / (double)n_rows);
-        for (size_t row = 0; row < n_rows; row++) {
-            rows[row * dim + i] -= mean;
-        }
-    }
-}
-
 /* context: room for the rows of a pair. */
 static int build_pair(void *context, struct memtx__sealing *sealing, size_t pair)
 {
@@ -53,7 +38,6 @@ static int build_pair(void *context, struct memtx__sealing *sealing, size_t pair
     void *index = NULL;
     int status = read_rows(rows, sealing, &sealing->store->pairs[pair]);
     if (!status) {
-        take_mean_off(rows, n_rows, dim);
         status = operations->create(&index, sealing->choice->spec, (uint32_t)dim);
     }
     if (!status) {

@@ -90,8 +90,8 @@ static inline struct hits searched(const char *spec, const void *index, size_t n
                                    const struct memtx_index_range *ranges, size_t n_ranges)
 {
     struct hits hits = hits_make(n_q, k);
-    cr_assert_eq(resolved(spec)->search(hits.scores, hits.ids, index, n_q, queries, k, ranges, n_ranges), 0, "%s",
-                 memtx_last_error());
+    const struct memtx_index_part part = {index, ranges, n_ranges};
+    cr_assert_eq(resolved(spec)->search(hits.scores, hits.ids, &part, 1, n_q, queries, k), 0, "%s", memtx_last_error());
     return hits;
 }
 

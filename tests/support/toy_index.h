@@ -1,7 +1,8 @@
 /* An index that keeps all rows and scans them, for tests of what stands around indexes: it counts what is asked of it, and
  * can be told by its spec to find little.
  *
- *     toy:all    everything that there is        toy:half   k / 2 for each query, so that the caller has to fill up
+ *     toy:all    everything that there is
+ *     toy:half   k / 2 for each query, of the first part alone, so that the caller has to fill up
  *     toy:slow   as toy:all; each add takes 20 ms
  */
 #ifndef MEMTX_TESTS_TOY_INDEX_H
@@ -80,10 +81,10 @@ static bool toy_sees(uint64_t row, const struct memtx_index_range *ranges, size_
     return sees;
 }
 
-static int toy_search(float *scores, int64_t *ids, const void *index, size_t n_q, const float *asked, size_t k,
-                      const struct memtx_index_range *ranges, size_t n_ranges)
+static void toy_search_part(float *scores, int64_t *ids, const struct memtx_index_part *part, size_t n_q,
+                            const float *asked, size_t k)
 {
-    const struct toy *toy = index;
+    const struct toy *toy = part->index;
     atomic_fetch_add(&toy_asked, 1);
     for (size_t q = 0; q < n_q; q++) {
         size_t n = 0;
@@ -93,7 +94,7 @@ static int toy_search(float *scores, int64_t *ids, const void *index, size_t n_q
         }
         for (size_t row = 0; row < toy->n_rows; row++) {
             float score = 0;
-            if (!toy_sees(row, ranges, n_ranges)) {
+            if (!toy_sees(row, part->ranges, part->n_ranges)) {
                 continue;
             }
             for (size_t i = 0; i < toy->dim; i++) {
@@ -112,8 +113,17 @@ static int toy_search(float *scores, int64_t *ids, const void *index, size_t n_q
                 n += n < k;
             }
         }
-        for (size_t i = k / 2; toy->is_half && i < k; i++) {
-            ids[q * k + i] = -1;
+    }
+}
+
+static int toy_search(float *scores, int64_t *ids, const struct memtx_index_part *parts, size_t n_parts, size_t n_q,
+                      const float *asked, size_t k)
+{
+    for (size_t p = 0; p < n_parts; p++) {
+        const struct toy *toy = parts[p].index;
+        toy_search_part(scores + p * n_q * k, ids + p * n_q * k, &parts[p], n_q, asked, k);
+        for (size_t i = 0; i < n_q * k && toy->is_half; i++) {
+            ids[p * n_q * k + i] = p == 0 && i % k < k / 2 ? ids[i] : -1;
         }
     }
     return MEMTX_OK;

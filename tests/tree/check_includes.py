@@ -34,7 +34,7 @@ OUTSIDE = ["cli", "bench", "index", "libmemtx/docs"]
 
 # Foreign headers with a place of their own.
 ONLY_IN = [(r"lmdb\.h", r"libmemtx/store/[^/]+\.[ch]|tests/unit/(test_(store|store_\w+|pages|metas)|pages_file)\.c"),
-           (r"(oneapi/)?dnnl.*\.h", r"libmemtx/math/linear\.c"), (r"faiss/.*", r"index/faiss\.c")]
+           (r"(oneapi/)?dnnl.*\.h", r"libmemtx/math/linear\.c"), (r"faiss/.*", r"index/faiss(_file|_index|_ivf)?\.[ch]")]
 
 
 def sources(*folders):

@@ -71,8 +71,8 @@ Test(recall, grows_with_the_options)
     enum { DIM = 64, N_QUERIES = 200 };
     static const char *const pairs[][2] = {
         {"faiss:IVF64,Flat@nprobe=1", "faiss:IVF64,Flat@nprobe=8"},
-        {"faiss:IVF64,Flat", "faiss:IVF64,Flat@nprobe=24"}, /* 8 by default */
-        {"faiss:IVF64,Flat@nprobe=2", "faiss:IVF64,Flat"},
+        {"faiss:IVF64,Flat", "faiss:IVF64,Flat@nprobe=24"}, /* 4 by default */
+        {"faiss:IVF64,Flat@nprobe=1", "faiss:IVF64,Flat"},
         {"faiss:HNSW4@efSearch=16,efConstruction=8", "faiss:HNSW4@efConstruction=8"},
         {"faiss:HNSW4@efSearch=1,efConstruction=8", "faiss:HNSW4@efSearch=300,efConstruction=8"},
         {"faiss:HNSW4@efConstruction=2", "faiss:HNSW4@efConstruction=200"},
@@ -91,6 +91,88 @@ Test(recall, grows_with_the_options)
         cr_expect(found[1] > found[0] + 0.1, "%s %.3f, %s %.3f", pairs[p][0], found[0], pairs[p][1], found[1]);
     }
     hits_free(&want);
+    free(queries);
+    free(rows);
+}
+
+/* A query's budget of lists goes where its best rows are: eight indexes asked together find more than each by itself,
+ * in as many lists; and what they find is what is there. */
+Test(parts, are_searched_as_one)
+{
+    enum { DIM = 64, N_PARTS = 8, N = 1000, N_QUERIES = 96, SMALL_K = 30 };
+    static const char *const specs[] = {"faiss:IVF100,Flat@nprobe=1", "faiss:IVF100,SQ8@nprobe=1"};
+    float *queries = malloc(N_QUERIES * DIM * sizeof *queries), *rows = malloc(N_PARTS * N * DIM * sizeof *rows);
+    for (size_t p = 0; p < N_PARTS; p++) { /* each part with centres of its own, and queries near those */
+        const size_t n_each = N_QUERIES / N_PARTS * DIM;
+        float *some = clustered(N, DIM, 30 + p, 0), *near = clustered(N_QUERIES / N_PARTS, DIM, 30 + p, 1);
+        memcpy(rows + p * N * DIM, some, N * DIM * sizeof *rows);
+        memcpy(queries + p * n_each, near, n_each * sizeof *near);
+        free(near);
+        free(some);
+    }
+    struct hits want = plain_search(N_QUERIES, queries, SMALL_K, N_PARTS * N, rows, DIM);
+    for (size_t s = 0; s < sizeof specs / sizeof specs[0]; s++) {
+        const struct memtx_index_range all = {0, N};
+        struct memtx_index_part parts[N_PARTS];
+        void *indexes[N_PARTS];
+        struct hits together = hits_make(N_PARTS * N_QUERIES, SMALL_K);
+        double found[2] = {0};
+        for (size_t p = 0; p < N_PARTS; p++) {
+            indexes[p] = built(specs[s], N, rows + p * N * DIM, DIM);
+            parts[p] = (struct memtx_index_part){indexes[p], &all, 1};
+        }
+        cr_assert_eq(
+            resolved(specs[s])->search(together.scores, together.ids, parts, N_PARTS, N_QUERIES, queries, SMALL_K), 0,
+            "%s", memtx_last_error());
+        for (size_t p = 0; p < N_PARTS; p++) {
+            struct hits alone = searched_all(specs[s], indexes[p], N_QUERIES, queries, SMALL_K);
+            struct hits part = {together.scores + p * N_QUERIES * SMALL_K, together.ids + p * N_QUERIES * SMALL_K,
+                                N_QUERIES, SMALL_K};
+            for (size_t i = 0; i < N_QUERIES * SMALL_K; i++) {
+                const float *query = queries + i / SMALL_K * DIM;
+                cr_assert(part.ids[i] < 0 || fabs(dot(query, rows + (p * N + (size_t)part.ids[i]) * DIM, DIM) -
+                                                  (double)part.scores[i]) < (s ? 0.5 : 1e-4));
+                alone.ids[i] += alone.ids[i] < 0 ? 0 : (int64_t)(p * N);
+                part.ids[i] += part.ids[i] < 0 ? 0 : (int64_t)(p * N);
+            }
+            found[0] += recall(&alone, &want);
+            found[1] += recall(&part, &want);
+            hits_free(&alone);
+            resolved(specs[s])->destroy(indexes[p]);
+        }
+        (void)fprintf(stderr, "# %s: %.3f alone, %.3f together\n", specs[s], found[0], found[1]);
+        cr_expect(found[1] > 0.8 && found[1] > found[0] + 0.1, "%s: %.3f alone, %.3f together", specs[s], found[0],
+                  found[1]);
+        hits_free(&together);
+    }
+    hits_free(&want);
+    free(queries);
+    free(rows);
+}
+
+/* A row far from all others is the best of most queries, and lies in a list of which it is no fair part. */
+Test(parts, a_row_far_out_is_found)
+{
+    enum { DIM = 64, N_QUERIES = 200, FAR = 1234 };
+    const char *spec = "faiss:IVF64,Flat@nprobe=2";
+    float *rows = scattered(N_ROWS, DIM, 21), *queries = scattered(N_QUERIES, DIM, 22);
+    for (size_t j = 0; j < DIM; j++) {
+        rows[FAR * DIM + j] *= 6;
+    }
+    void *index = built(spec, N_ROWS, rows, DIM);
+    struct hits want = plain_search(N_QUERIES, queries, 1, N_ROWS, rows, DIM);
+    struct hits got = searched_all(spec, index, N_QUERIES, queries, 1);
+    size_t n_best = 0, n_found = 0;
+    for (size_t q = 0; q < N_QUERIES; q++) {
+        n_best += want.ids[q] == FAR;
+        n_found += want.ids[q] == FAR && got.ids[q] == FAR;
+    }
+    (void)fprintf(stderr, "# %zu of %zu\n", n_found, n_best);
+    cr_assert_gt(n_best, 60);
+    cr_assert_geq(n_found * 10, n_best * 9, "%zu of %zu", n_found, n_best);
+    hits_free(&got);
+    hits_free(&want);
+    resolved(spec)->destroy(index);
     free(queries);
     free(rows);
 }
@@ -294,14 +376,15 @@ Test(ranges, none_and_empty_ones_and_no_queries)
         }
         const struct memtx_index_range empty[] = {{0, 0}, {7, 0}, {N_ROWS, 0}}, all = {0, N_ROWS};
         void *index = built(types[t].spec, N_ROWS, rows, DIM);
+        const struct memtx_index_part part = {index, &all, 1};
         struct hits none = searched(types[t].spec, index, N_QUERIES, rows, K, NULL, 0);
         struct hits nothing = searched(types[t].spec, index, N_QUERIES, rows, K, empty, 3);
         for (size_t q = 0; q < N_QUERIES; q++) {
             cr_assert_eq(check_hits(&types[t], &none, q, visible), 0);
             cr_assert_eq(check_hits(&types[t], &nothing, q, visible), 0);
         }
-        cr_assert_eq(resolved(types[t].spec)->search(NULL, NULL, index, 0, NULL, K, &all, 1), 0);
-        cr_assert_eq(resolved(types[t].spec)->search(NULL, NULL, index, N_QUERIES, rows, 0, &all, 1), 0);
+        cr_assert_eq(resolved(types[t].spec)->search(NULL, NULL, &part, 1, 0, NULL, K), 0);
+        cr_assert_eq(resolved(types[t].spec)->search(NULL, NULL, &part, 1, N_QUERIES, rows, 0), 0);
         hits_free(&none);
         hits_free(&nothing);
         resolved(types[t].spec)->destroy(index);

@@ -171,13 +171,14 @@ Test(numbers, that_are_not_finite_or_too_large_are_refused)
         const struct memtx_index_operations *operations = resolved(specs[s]);
         const struct memtx_index_range all = {0, N_ROWS};
         void *index = built(specs[s], N_ROWS, rows, DIM), *empty = NULL;
+        const struct memtx_index_part part = {index, &all, 1};
         struct hits hits = hits_make(N_ROWS, 3);
         cr_assert_eq(operations->create(&empty, specs[s], DIM), 0);
         for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
             rows[at] = bad[i];
             expect_refused(operations->train(empty, N_ROWS, rows), MEMTX_E_INVALID, "row 7 holds", specs[s]);
             expect_refused(operations->add(index, N_ROWS, rows), MEMTX_E_INVALID, "at 5: finite", specs[s]);
-            expect_refused(operations->search(hits.scores, hits.ids, index, N_ROWS, rows, 3, &all, 1), MEMTX_E_INVALID,
+            expect_refused(operations->search(hits.scores, hits.ids, &part, 1, N_ROWS, rows, 3), MEMTX_E_INVALID,
                            "query 7 holds", specs[s]);
         }
         rows[at] = good;
@@ -195,9 +196,9 @@ Test(numbers, that_half_precision_cannot_hold_are_refused)
 {
     float *rows = clustered(N_ROWS, DIM, 2, 0);
     void *index = built("faiss:SQfp16", N_ROWS, rows, DIM);
-    rows[3] = -65500.0F;
-    expect_refused(resolved("faiss:SQfp16")->add(index, 1, rows), MEMTX_E_INVALID, "up to 65000", "SQfp16");
-    rows[3] = -65000.0F;
+    rows[3] = -32600.0F;
+    expect_refused(resolved("faiss:SQfp16")->add(index, 1, rows), MEMTX_E_INVALID, "up to 32500", "SQfp16");
+    rows[3] = -32500.0F;
     cr_expect_eq(resolved("faiss:SQfp16")->add(index, 1, rows), 0);
     resolved("faiss:SQfp16")->destroy(index);
     free(rows);
@@ -222,7 +223,7 @@ Test(numbers, rows_without_shape)
 {
     float *rows = malloc(N_ROWS * DIM * sizeof *rows);
     for (size_t s = 0; s < N_SPECS; s++) {
-        const float sizes[] = {0, 1e-30F, strstr(specs[s], "fp16") ? 65000.0F : 1e15F};
+        const float sizes[] = {0, 1e-30F, strstr(specs[s], "fp16") ? 32500.0F : 1e15F};
         for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
             for (size_t j = 0; j < N_ROWS * DIM; j++) {
                 rows[j] = j % 3 ? sizes[i] : -sizes[i];
@@ -269,8 +270,9 @@ Test(order, of_ranges)
     void *index = built("faiss:Flat", N_ROWS, rows, DIM);
     struct hits hits = hits_make(1, 2);
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
-        expect_refused(resolved("faiss:Flat")->search(hits.scores, hits.ids, index, 1, rows, 2, bad[i], 2),
-                       MEMTX_E_INVALID, "range 1 holds", "ranges");
+        const struct memtx_index_part part = {index, bad[i], 2};
+        expect_refused(resolved("faiss:Flat")->search(hits.scores, hits.ids, &part, 1, 1, rows, 2), MEMTX_E_INVALID,
+                       "range 1 holds", "ranges");
     }
     hits_free(&hits);
     resolved("faiss:Flat")->destroy(index);
@@ -344,6 +346,40 @@ Test(files, of_another_type_or_dim)
                        others[s]);
         free(bytes);
     }
+    free(rows);
+}
+
+/* Our own part, in front of FAISS's: magic, version, dim, lists, then numbers. */
+Test(files, with_another_head)
+{
+    static const struct {
+        size_t at;
+        unsigned char value[4];
+        int status;
+    } cases[] = {{0, {'M', 't', 'x', 'f'}, MEMTX_E_CORRUPT},
+                 {8, {2, 0, 0, 0}, MEMTX_E_CORRUPT},
+                 {12, {16, 0, 0, 0}, MEMTX_E_MISMATCH},
+                 {16, {15, 0, 0, 0}, MEMTX_E_MISMATCH},
+                 {20, {1, 0, 0, 0}, MEMTX_E_MISMATCH},
+                 {24, {0, 0, 0xC0, 0x7F}, MEMTX_E_CORRUPT},
+                 {24 + 4 * DIM, {0, 0, 0x80, 0xFF}, MEMTX_E_CORRUPT},
+                 {24 + 4 * DIM * 17, {0xFF, 0xFF, 0x7F, 0x7F}, MEMTX_E_CORRUPT}}; /* the first radius */
+    float *rows = clustered(N_ROWS, DIM, 12, 0);
+    void *index = built("faiss:IVF16,Flat", N_ROWS, rows, DIM);
+    size_t n_bytes = 0;
+    unsigned char *bytes = saved(&n_bytes, "faiss:IVF16,Flat", index), kept[4];
+    resolved("faiss:IVF16,Flat")->destroy(index);
+    for (size_t c = 0; c < sizeof cases / sizeof cases[0]; c++) {
+        memcpy(kept, bytes + cases[c].at, sizeof kept);
+        memcpy(bytes + cases[c].at, cases[c].value, sizeof kept);
+        cr_expect_eq(load_once(&index, "faiss:IVF16,Flat", DIM, bytes, n_bytes, n_bytes), cases[c].status,
+                     "case %zu: %s", c, memtx_last_error());
+        cr_expect_null(index);
+        memcpy(bytes + cases[c].at, kept, sizeof kept);
+    }
+    cr_expect_eq(load_once(&index, "faiss:IVF16,Flat", DIM, bytes, n_bytes, n_bytes), 0, "%s", memtx_last_error());
+    resolved("faiss:IVF16,Flat")->destroy(index);
+    free(bytes);
     free(rows);
 }
 

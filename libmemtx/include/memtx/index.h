@@ -11,7 +11,7 @@
  * A spec is a text, SCHEME:WHAT[@OPTION=VALUE[,OPTION=VALUE]..], such as "faiss:IVF1024,Flat@nprobe=32". SCHEME picks
  * the implementation, the rest is its own.
  *
- * Rows and queries are float32 and taken as they are: whoever wants keys centred subtracts the mean itself. An index is
+ * Rows and queries are float32; an index that finds more without the mean of its rows takes it off by itself. An index is
  * derived data: a caller whose index cannot be loaded makes it anew from the store. Its scores are for choosing rows,
  * not for the softmax: some types compute them from rounded rows, and the last bits may depend on n_q.
  *
@@ -43,6 +43,14 @@ struct memtx_index_range {
     uint64_t n_rows;
 };
 
+/* One of the indexes that are searched together. */
+struct memtx_index_part {
+    const void *index;
+    const struct memtx_index_range *ranges; /* [n_ranges] of rows that may be returned: ascending, disjoint, within the
+                                             * index; NULL with n_ranges = 0: none */
+    size_t n_ranges;
+};
+
 struct memtx_index_facts {
     uint64_t n_rows;
     uint32_t dim;
@@ -70,19 +78,21 @@ struct memtx_index_operations {
      * another failure of the implementation the index can only be destroyed. */
     int (*add)(void *index, size_t n, const float *rows);
 
-    /* For each query the k best rows that lie in one of the ranges, best first.
-     *   scores[n_q][k]       inner products as the index computes them; -inf where ids is -1
-     *   ids[n_q][k]          rows, each at most once; -1 at the end where fewer were found; of equal scores that were
-     *                        found the lower row comes first
+    /* For each part and query the k best rows that lie in one of the part's ranges, best first.
+     *   scores[n_parts][n_q][k]   inner products as the index computes them; -inf where ids is -1
+     *   ids[n_parts][n_q][k]      rows of the part's index, each at most once; -1 at the end where fewer were found; of
+     *                             equal scores that were found the lower row comes first
+     *   parts[n_parts]            of one spec and dim, rows of one key space
      *   queries[n_q][dim]
-     *   ranges[n_ranges]     ascending, disjoint, within the rows; NULL with n_ranges = 0: nothing may be returned
-     * Fewer than k may be found although more lie in the ranges: an approximate index overlooks some, and one that
-     * cannot filter fetches more than k and drops what lies outside. The caller fills up with an exact scan, and scans
-     * at once where the ranges are a small part of the rows. n_q and k may be 0, k may exceed the rows. After a failure
-     * scores and ids hold nothing. MEMTX_E_INVALID (a number that is not finite or too large, ranges that are not as
-     * above), MEMTX_E_CORRUPT (the implementation failed: the index is to be made anew). */
-    int (*search)(float *scores, int64_t *ids, const void *index, size_t n_q, const float *queries, size_t k,
-                  const struct memtx_index_range *ranges, size_t n_ranges);
+     * What is wanted are the k best of all parts: where a query's best rows are likely to be in some of them, an index
+     * may look deeper there and find less in the others. Fewer than k may be found although more lie in the ranges: an
+     * approximate index overlooks some, and one that cannot filter fetches more than k and drops what lies outside.
+     * The caller fills up with an exact scan, and scans at once where the ranges are a small part of the rows. n_parts,
+     * n_q and k may be 0, k may exceed the rows. After a failure scores and ids hold nothing. MEMTX_E_INVALID (a number
+     * that is not finite or too large, ranges that are not as memtx_index_part says), MEMTX_E_CORRUPT (the
+     * implementation failed: the indexes are to be made anew). */
+    int (*search)(float *scores, int64_t *ids, const struct memtx_index_part *parts, size_t n_parts, size_t n_q,
+                  const float *queries, size_t k);
 
     /* Writes the index to `file` from its position on, and leaves the position behind it; the file is flushed, not
      * synced. What was written is a blob for load, as long as the position went on. MEMTX_E_INVALID (the index was
