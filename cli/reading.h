@@ -25,7 +25,7 @@ struct cli_reading {
     {"layers", 'l', "LIST", "memory layers: 12,16,20 or 15-29 or upper or all (default: those of\nthe store, or "      \
                             usual_layers ")"},                                                                         \
     {"k", 'k', "N", "rows retrieved for each query and head (default 32)"},                                            \
-    {"index", 0, "SPEC", "exact, exact:bf16, exact:i8, cluster, or one of FAISS such as\n"                             \
+    {"index", 0, "SPEC", "exact (exact:f32, exact:bf16, exact:i8), cluster, or FAISS such as\n"                      \
                          "faiss:IVF1024,Flat: index/README.md (default: that of the store's\n"                         \
                          "index files, or else " MEMTX_READING_INDEX "; above some 32,000 tokens\n"                    \
                          "cluster@from=32640 takes much less time and finds nearly the same)"},                        \

@@ -32,7 +32,8 @@ int memtx_index_resolve(const struct memtx_index_operations **out, const char *s
         }
     }
     return memtx_fail(MEMTX_E_UNSUPPORTED,
-                      "index '%s': no such kind (known: exact, exact:bf16, exact:i8, cluster, faiss:..)", spec);
+                      "index '%s': no such kind (known: exact, exact:f32, exact:bf16, exact:i8, cluster, faiss:..)",
+                      spec);
 }
 
 void memtx_index_faiss_version(char *out, size_t size)

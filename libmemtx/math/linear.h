@@ -67,7 +67,7 @@ enum memtx__precision { MEMTX__PRECISION_F32, MEMTX__PRECISION_BF16, MEMTX__PREC
 bool memtx__precision_is_fast(enum memtx__precision precision);
 
 /* c[m][n] = a[m][k] b[n][k]^T, exactly: k up to 100,000 and no factor of -128. Inside a parallel region it runs on the
- * calling thread alone. */
+ * calling thread alone. What lanes_i8.h is measured by. */
 int memtx__product_i8(int32_t *c, const int8_t *a, const int8_t *b, size_t m, size_t n, size_t k);
 
 /* Products of bf16 matrices of one shape, made ready for n_threads threads, each of which multiplies by itself. */

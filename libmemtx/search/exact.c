@@ -14,7 +14,7 @@
 #include "base/status.h"
 #include "math/clones.h"
 #include "math/rows.h"
-#include "search/exact_tile.h"
+#include "search/exact_call.h"
 
 enum {
     FEW_QUERIES = 64,  /* for each thread; below it the rows are shared out instead */
@@ -26,7 +26,7 @@ enum {
 /* Of each type, for each neighbour (bench/README.md). */
 static size_t default_candidates(enum memtx__precision precision)
 {
-    return precision == MEMTX__PRECISION_F32 ? 1 : 2;
+    return precision == MEMTX__PRECISION_F32 ? 1 : precision == MEMTX__PRECISION_I8 ? 6 : 2;
 }
 
 void memtx__exact_take(struct memtx__exact *exact, struct memtx__arena *arena, size_t most_queries, size_t most_k,
@@ -69,8 +69,11 @@ void memtx__exact_take_low(struct memtx__exact *exact, struct memtx__arena *aren
                               .tile_bytes = counting.used_bytes};
     exact->tiles = memtx__arena_take(arena, n_threads, exact->tile_bytes);
     if (precision != MEMTX__PRECISION_F32) {
-        exact->low_queries = memtx__arena_take(arena, (most_queries + MEMTX__TILE_QUERIES_BF16) * dim,
-                                               memtx__tile_query_bytes(precision));
+        exact->low_queries =
+            memtx__arena_take(arena, most_queries + MEMTX__TILE_QUERIES_BF16, memtx__tile_query_bytes(precision, dim));
+    }
+    if (precision == MEMTX__PRECISION_I8) {
+        memtx__exact_take_bounds(&exact->bounds, arena, most_queries, dim);
     }
     exact->candidates = memtx__arena_take(
         arena, n_slots, memtx__topk_capacity(n_found_first(exact, most_k)) * sizeof *exact->candidates);
@@ -94,18 +97,7 @@ void memtx__exact_release(struct memtx__exact *exact)
 
 /* ---- the first pass --------------------------------------------------------------------------- */
 
-/* One search; in low precision candidates have places instead of ids: block << 32 | row of the block. */
-struct search {
-    struct memtx__exact *exact;
-    const struct memtx__row_set *rows;
-    const float *queries;
-    size_t n_queries;
-    size_t k;
-    enum memtx__precision precision;
-    const unsigned char *pass_queries; /* in the type of the pass */
-};
-
-static struct memtx__tile tile_of_thread(const struct memtx__exact *exact, enum memtx__precision precision)
+struct memtx__tile memtx__exact_tile(const struct memtx__exact *exact, enum memtx__precision precision)
 {
     const size_t thread = (size_t)omp_get_thread_num();
     struct memtx__arena arena = {exact->tiles + thread * exact->tile_bytes, 0, exact->tile_bytes};
@@ -113,35 +105,39 @@ static struct memtx__tile tile_of_thread(const struct memtx__exact *exact, enum 
     memtx__tile_take(&tile, &arena, precision, exact->dim);
     tile.product = exact->product;
     tile.thread = thread;
+    tile.centre = exact->bounds.centre;
+    tile.loss = exact->bounds.loss;
     return tile;
 }
 
-/* Multiplies the tile by queries first .. first + n - 1, whose states are topk[0 .. n). */
-static int scan_tile(struct memtx__topk *topk, const struct search *search, struct memtx__tile *tile, size_t first,
-                     size_t n, int64_t first_id)
+int memtx__exact_scan_tile(struct memtx__topk *topk, const struct memtx__exact_call *search, struct memtx__tile *tile,
+                           size_t first, size_t n, int64_t first_id)
 {
     const size_t most = memtx__tile_most_queries(search->precision);
-    const size_t query_bytes = search->rows->dim * memtx__tile_query_bytes(search->precision);
+    const size_t query_bytes = memtx__tile_query_bytes(search->precision, search->rows->dim);
     for (size_t q = 0; q < n; q += most) {
         const size_t n_queries = n - q < most ? n - q : most;
-        int status = memtx__tile_multiply(tile, search->pass_queries + (first + q) * query_bytes, n_queries);
+        int status = memtx__tile_multiply(tile, search->pass_queries + (first + q) * query_bytes, topk + q, n_queries);
         if (status) {
             return status;
         }
         for (size_t i = 0; i < n_queries; i++) {
-            memtx__topk_add(&topk[q + i], memtx__tile_scores(tile, i), first_id, tile->n_rows);
+            memtx__tile_give(&topk[q + i], tile, i, first_id);
         }
     }
     return MEMTX_OK;
 }
 
 /* The best of blocks first_block .. end_block - 1 for queries first .. first + n - 1, whose states are topk[0 .. n). */
-static int scan(struct memtx__topk *topk, const struct search *search, size_t first, size_t n, size_t first_block,
+static int scan(struct memtx__topk *topk, struct memtx__exact_call *search, size_t first, size_t n, size_t first_block,
                 size_t end_block)
 {
     const struct memtx__row_set *rows = search->rows;
     const size_t row_bytes = rows->dim * memtx__row_type_bytes(rows->type);
-    struct memtx__tile tile = tile_of_thread(search->exact, search->precision);
+    struct memtx__tile tile = memtx__exact_tile(search->exact, search->precision);
+    if (search->precision == MEMTX__PRECISION_I8) {
+        memtx__exact_begin_limits(topk, search, &tile, first, n);
+    }
     for (size_t b = first_block; b < end_block; b++) {
         const struct memtx__row_block *block = &rows->blocks[b];
         const int64_t first_id =
@@ -149,11 +145,15 @@ static int scan(struct memtx__topk *topk, const struct search *search, size_t fi
         for (size_t row = 0; row < block->n_rows; row += MEMTX__TILE_ROWS) {
             size_t n_rows = block->n_rows - row < MEMTX__TILE_ROWS ? block->n_rows - row : MEMTX__TILE_ROWS;
             memtx__tile_read(&tile, rows->type, block->rows + row * row_bytes, n_rows);
-            int status = scan_tile(topk, search, &tile, first, n, first_id + (int64_t)row);
+            int status = memtx__exact_scan_tile(topk, search, &tile, first, n, first_id + (int64_t)row);
             if (status) {
                 return status;
             }
         }
+    }
+    if (search->precision == MEMTX__PRECISION_I8 && tile.i8.is_out) {
+#pragma omp atomic write
+        search->is_out = true;
     }
     return MEMTX_OK;
 }
@@ -163,47 +163,6 @@ static void begin(struct memtx__exact *exact, size_t n_states, size_t k)
     for (size_t i = 0; i < n_states; i++) {
         memtx__topk_begin(&exact->topk[i], exact->candidates + i * memtx__topk_capacity(k), k);
     }
-}
-
-/* Threads share the queries. */
-static int search_many(const struct search *search)
-{
-    int status = MEMTX_OK;
-    struct memtx__exact *exact = search->exact;
-    const size_t n_queries = search->n_queries, slice = (n_queries + exact->n_threads - 1) / exact->n_threads;
-#pragma omp parallel for schedule(static) reduction(min : status) num_threads((int)exact->n_threads)
-    for (size_t thread = 0; thread < exact->n_threads; thread++) {
-        size_t first = thread * slice, n = n_queries - first < slice ? n_queries - first : slice;
-        if (first < n_queries) {
-            int failed = scan(exact->topk + first, search, first, n, 0, search->rows->n_blocks);
-            status = failed < status ? failed : status;
-        }
-    }
-    return status;
-}
-
-/* Threads share the rows; states of thread t are t * n_queries .., merged into those of the first. */
-static int search_few(const struct search *search)
-{
-    int status = MEMTX_OK;
-    struct memtx__exact *exact = search->exact;
-    const size_t n_queries = search->n_queries, n_blocks = search->rows->n_blocks;
-    const size_t part = (n_blocks + exact->n_threads - 1) / exact->n_threads;
-#pragma omp parallel for schedule(static) reduction(min : status) num_threads((int)exact->n_threads)
-    for (size_t thread = 0; thread < exact->n_threads; thread++) {
-        size_t first = thread * part, end = first + part < n_blocks ? first + part : n_blocks;
-        int failed = scan(exact->topk + thread * n_queries, search, 0, n_queries, first, end);
-        status = failed < status ? failed : status;
-    }
-    for (size_t thread = 1; thread < exact->n_threads; thread++) {
-        for (size_t q = 0; q < n_queries; q++) {
-            const struct memtx__topk *found = &exact->topk[thread * n_queries + q];
-            for (size_t i = 0; i < found->n; i++) {
-                memtx__topk_push(&exact->topk[q], found->candidates[i]);
-            }
-        }
-    }
-    return status;
 }
 
 /* ---- the second ------------------------------------------------------------------------------- */
@@ -242,21 +201,20 @@ MEMTX__CLONES static void add_up(float *scores, const float *query, const float 
     }
 }
 
-/* Scores the candidates of query q again, as a search in f32 does, and gives them their ids. */
-static void score_again(const struct search *search, struct memtx__tile *tile, size_t q)
+/* Scores candidates first .. first + n - 1 of query q, as a search in f32 does, gives them their ids, and moves them
+ * behind those that were scored before. */
+static void score_some(const struct memtx__exact_call *search, struct memtx__tile *tile, size_t q, size_t first,
+                       size_t n)
 {
     const size_t dim = search->rows->dim;
     struct memtx__topk *topk = &search->exact->topk[q];
     float *scores = tile->products;
-    const size_t n_found = memtx__topk_cut(topk);
-    topk->n = 0;
-    topk->k = search->k;
-    for (size_t at = 0; at < n_found; at += MEMTX__TILE_ROWS) {
+    for (size_t at = first; at < first + n; at += MEMTX__TILE_ROWS) {
         struct memtx__candidate *candidates = topk->candidates + at;
-        const size_t n = n_found - at < MEMTX__TILE_ROWS ? n_found - at : MEMTX__TILE_ROWS;
-        gather(tile->rows, search->rows, candidates, n);
-        add_up(scores, search->queries + q * dim, tile->rows, n, dim);
-        for (size_t i = 0; i < n; i++) {
+        const size_t n_some = first + n - at < MEMTX__TILE_ROWS ? first + n - at : MEMTX__TILE_ROWS;
+        gather(tile->rows, search->rows, candidates, n_some);
+        add_up(scores, search->queries + q * dim, tile->rows, n_some, dim);
+        for (size_t i = 0; i < n_some; i++) {
             const struct memtx__row_block *block = &search->rows->blocks[candidates[i].id >> 32];
             const int64_t id = (int64_t)(block->first_id + (uint64_t)(candidates[i].id & UINT32_MAX));
             if (isfinite(scores[i])) {
@@ -266,31 +224,108 @@ static void score_again(const struct search *search, struct memtx__tile *tile, s
     }
 }
 
-static void give(float *scores, int64_t *ids, struct memtx__topk *topk, size_t k)
+/* Scores the candidates of query q again. What is no candidate had at most *left in the first pass: -inf where there is
+ * nothing else. In int8 those of the highest bounds come first, and spare most of the others. */
+static void score_again(float *left, const struct memtx__exact_call *search, struct memtx__tile *tile, size_t q)
 {
-    size_t n = memtx__topk_end(topk);
+    const size_t k = search->k;
+    struct memtx__topk *topk = &search->exact->topk[q];
+    const size_t n_found = memtx__topk_cut(topk);
+    const size_t n_first = search->precision == MEMTX__PRECISION_I8 ? memtx__topk_split(topk, k + k / 2) : n_found;
+    *left = topk->threshold;
+    topk->n = 0;
+    topk->k = k;
+    score_some(search, tile, q, 0, n_first);
+    if (n_first < n_found) {
+        topk->threshold = -INFINITY; /* until there are more than k */
+        (void)memtx__topk_cut(topk);
+        score_some(search, tile, q, n_first,
+                   memtx__exact_drop_low(topk->candidates + n_first, search, q, n_found - n_first, topk->threshold));
+    }
+}
+
+/* Sorts what was found for query q; gives its number. */
+static size_t give(float *scores, int64_t *ids, const struct memtx__exact_call *search, size_t q)
+{
+    const size_t k = search->k, first = (search->where ? search->where[q] : q) * k;
+    struct memtx__topk *topk = &search->exact->topk[q];
+    const size_t n = memtx__topk_end(topk);
     for (size_t i = 0; i < k; i++) {
         struct memtx__candidate found = i < n ? topk->candidates[i] : (struct memtx__candidate){-INFINITY, -1};
         if (ids) {
-            ids[i] = found.id;
+            ids[first + i] = found.id;
         }
         if (scores) {
-            scores[i] = found.score;
+            scores[first + i] = found.score;
+        }
+    }
+    return n;
+}
+
+/* Of queries first .. first + n - 1. */
+static void finish(float *scores, int64_t *ids, const struct memtx__exact_call *search, size_t first, size_t n)
+{
+    struct memtx__tile tile = memtx__exact_tile(search->exact, MEMTX__PRECISION_F32);
+    for (size_t q = first; q < first + n; q++) {
+        float left = -INFINITY;
+        if (search->precision != MEMTX__PRECISION_F32) {
+            score_again(&left, search, &tile, q);
+        }
+        const size_t n_found = give(scores, ids, search, q);
+        if (search->precision == MEMTX__PRECISION_I8) {
+            search->exact->bounds.is_sure[q] = memtx__exact_is_sure(search, q, n_found, left);
         }
     }
 }
 
-static void finish(float *scores, int64_t *ids, const struct search *search)
+/* ---- among threads ---------------------------------------------------------------------------- */
+
+/* Threads share the queries. */
+static int search_many(float *scores, int64_t *ids, struct memtx__exact_call *search)
 {
-    const size_t k = search->k;
-#pragma omp parallel for schedule(static) num_threads((int)search->exact->n_threads)
-    for (size_t q = 0; q < search->n_queries; q++) {
-        if (search->precision != MEMTX__PRECISION_F32) {
-            struct memtx__tile tile = tile_of_thread(search->exact, MEMTX__PRECISION_F32);
-            score_again(search, &tile, q);
+    int status = MEMTX_OK;
+    struct memtx__exact *exact = search->exact;
+    const size_t n_queries = search->n_queries, slice = (n_queries + exact->n_threads - 1) / exact->n_threads;
+#pragma omp parallel for schedule(static) reduction(min : status) num_threads((int)exact->n_threads)
+    for (size_t thread = 0; thread < exact->n_threads; thread++) {
+        size_t first = thread * slice, n = n_queries - first < slice ? n_queries - first : slice;
+        if (first < n_queries) {
+            int failed = scan(exact->topk + first, search, first, n, 0, search->rows->n_blocks);
+            status = failed < status ? failed : status;
+            if (!failed) {
+                finish(scores, ids, search, first, n);
+            }
         }
-        give(scores ? scores + q * k : NULL, ids ? ids + q * k : NULL, &search->exact->topk[q], k);
     }
+    return status;
+}
+
+/* Threads share the rows; states of thread t are t * n_queries .., merged into those of the first. */
+static int search_few(float *scores, int64_t *ids, struct memtx__exact_call *search)
+{
+    int status = MEMTX_OK;
+    struct memtx__exact *exact = search->exact;
+    const size_t n_queries = search->n_queries, n_blocks = search->rows->n_blocks;
+    const size_t part = (n_blocks + exact->n_threads - 1) / exact->n_threads;
+#pragma omp parallel for schedule(static) reduction(min : status) num_threads((int)exact->n_threads)
+    for (size_t thread = 0; thread < exact->n_threads; thread++) {
+        size_t first = thread * part, end = first + part < n_blocks ? first + part : n_blocks;
+        int failed = scan(exact->topk + thread * n_queries, search, 0, n_queries, first, end);
+        status = failed < status ? failed : status;
+    }
+    for (size_t thread = 1; thread < exact->n_threads; thread++) {
+        for (size_t q = 0; q < n_queries; q++) {
+            const struct memtx__topk *found = &exact->topk[thread * n_queries + q];
+            for (size_t i = 0; i < found->n; i++) {
+                memtx__topk_push(&exact->topk[q], found->candidates[i]);
+            }
+            exact->topk[q].threshold = fmaxf(exact->topk[q].threshold, found->threshold);
+        }
+    }
+    if (!status) {
+        finish(scores, ids, search, 0, n_queries);
+    }
+    return status;
 }
 
 /* ---- the search ------------------------------------------------------------------------------- */
@@ -315,16 +350,63 @@ static int check(const struct memtx__exact *exact, const struct memtx__row_set *
     return memtx__exact_check_queries(queries, n_queries, rows->dim);
 }
 
-/* The queries in the type of the pass, and zeros behind them to the end of a block. */
-static void round_queries(const struct search *search)
+/* The queries in bf16, and zeros behind them to the end of a block. */
+static void round_bf16(const struct memtx__exact_call *search)
 {
-    const size_t dim = search->rows->dim, query_bytes = dim * memtx__tile_query_bytes(search->precision);
+    const size_t dim = search->rows->dim, query_bytes = memtx__tile_query_bytes(search->precision, dim);
     unsigned char *low = search->exact->low_queries;
 #pragma omp parallel for schedule(static) num_threads((int)search->exact->n_threads)
     for (size_t q = 0; q < search->n_queries; q++) {
-        memtx__tile_round_queries(low + q * query_bytes, search->precision, search->queries + q * dim, 1, dim);
+        memtx__tile_round_bf16(low + q * query_bytes, search->queries + q * dim, dim);
     }
     memset(low + search->n_queries * query_bytes, 0, MEMTX__TILE_QUERIES_BF16 * query_bytes);
+}
+
+/* Chooses the first pass, and makes the queries ready for it. */
+static void choose_pass(struct memtx__exact_call *search)
+{
+    search->precision = MEMTX__PRECISION_F32;
+    search->pass_queries = (const unsigned char *)search->queries;
+    for (size_t b = 0; b < search->rows->n_blocks; b++) {
+        search->n_rows += search->rows->blocks[b].n_rows;
+    }
+    if (search->n_queries < MEMTX__EXACT_LEAST_LOW_QUERIES) {
+        return;
+    }
+    if (search->exact->precision == MEMTX__PRECISION_BF16) {
+        search->precision = MEMTX__PRECISION_BF16;
+        search->pass_queries = search->exact->low_queries;
+        round_bf16(search);
+    } else if (search->exact->precision == MEMTX__PRECISION_I8 && search->n_rows >= MEMTX__EXACT_LEAST_I8_ROWS &&
+               memtx__exact_round_queries(search)) {
+        search->precision = MEMTX__PRECISION_I8;
+        search->pass_queries = search->exact->low_queries;
+    }
+}
+
+static int run(float *scores, int64_t *ids, struct memtx__exact_call *search)
+{
+    struct memtx__exact *exact = search->exact;
+    const bool few = search->n_queries < FEW_QUERIES * exact->n_threads;
+    begin(exact, few ? search->n_queries * exact->n_threads : search->n_queries,
+          search->precision == MEMTX__PRECISION_F32 ? search->k : n_found_first(exact, search->k));
+    const int status = few ? search_few(scores, ids, search) : search_many(scores, ids, search);
+    if (status) { /* said in the worker's thread: say it in the caller's */
+        return memtx__fail(status, "a product of the search failed: %s", memtx_status_text(status));
+    }
+    return MEMTX_OK;
+}
+
+/* In f32, for those queries of a search in int8 of which it is not sure. */
+static int run_again(float *scores, int64_t *ids, const struct memtx__exact_call *search)
+{
+    struct memtx__exact_call again = *search;
+    again.n_queries = memtx__exact_gather_unsure(search);
+    again.queries = search->exact->bounds.queries;
+    again.pass_queries = (const unsigned char *)again.queries;
+    again.precision = MEMTX__PRECISION_F32;
+    again.where = search->exact->bounds.again;
+    return again.n_queries ? run(scores, ids, &again) : MEMTX_OK;
 }
 
 int memtx__exact_search(float *scores, int64_t *ids, struct memtx__exact *exact, const struct memtx__row_set *rows,
@@ -334,19 +416,10 @@ int memtx__exact_search(float *scores, int64_t *ids, struct memtx__exact *exact,
     if (status) {
         return status;
     }
-    struct search search = {exact, rows, queries, n_queries, k, MEMTX__PRECISION_F32, (const unsigned char *)queries};
-    if (exact->precision != MEMTX__PRECISION_F32 && n_queries >= MEMTX__EXACT_LEAST_LOW_QUERIES) {
-        search.precision = exact->precision;
-        search.pass_queries = exact->low_queries;
-        round_queries(&search);
-    }
-    bool few = n_queries < FEW_QUERIES * exact->n_threads;
-    begin(exact, few ? n_queries * exact->n_threads : n_queries,
-          search.precision == MEMTX__PRECISION_F32 ? k : n_found_first(exact, k));
-    status = few ? search_few(&search) : search_many(&search);
-    if (status) { /* said in the worker's thread: say it in the caller's */
-        return memtx__fail(status, "a product of the search failed: %s", memtx_status_text(status));
-    }
-    finish(scores, ids, &search);
-    return MEMTX_OK;
+    struct memtx__exact_call search = {
+        .exact = exact, .rows = rows, .queries = queries, .n_queries = n_queries, .k = k};
+    choose_pass(&search);
+    exact->bounds.n_again = 0;
+    status = run(scores, ids, &search);
+    return status || search.precision != MEMTX__PRECISION_I8 ? status : run_again(scores, ids, &search);
 }

@@ -6,7 +6,12 @@
  * The first pass over all rows may be made in bf16 or int8, where the processor multiplies these faster: it then finds
  * a few candidates for each neighbour, which are scored again in f32 from the stored rows. The scores are those of a
  * search in f32, to the last bit where oneDNN adds up the terms of a tile in order, as it does with AVX-512 for 16 and
- * more queries. A neighbour is lost where more rows than there are candidates look better in the low precision.
+ * more queries.
+ *
+ * In int8 nothing is lost. Candidates are the rows of the highest upper bounds (exact_i8.h), and when the k-th score is
+ * above the bounds of all other rows these can be none of the k best. Queries of which this cannot be said, few of a
+ * model's, are searched again in f32. In bf16 a neighbour is lost where more rows than there are candidates look better
+ * in the low precision.
  */
 #ifndef MEMTX_SEARCH_EXACT_H
 #define MEMTX_SEARCH_EXACT_H
@@ -18,6 +23,7 @@
 #include "math/linear.h"
 #include "math/topk.h"
 #include "memtx/store.h"
+#include "search/exact_i8.h"
 
 /* Consecutive rows of one (layer, kv head) that stand together in memory. Borrowed. */
 struct memtx__row_block {
@@ -37,7 +43,19 @@ struct memtx__row_set {
 /* How the first pass is made. */
 struct memtx__first_pass {
     enum memtx__precision precision;
-    size_t n_candidates; /* in low precision, for each neighbour: 1..4; 0 is the default of the type */
+    size_t n_candidates; /* in low precision, for each neighbour: 1..8; 0 is the default of the type */
+};
+
+/* Of a first pass in int8. */
+struct memtx__exact_bounds {
+    float *centre;                /* [dim] */
+    int8_t *numbers;              /* [most_queries][memtx__i8_query_bytes(dim)] */
+    struct memtx__i8_side *sides; /* [most_queries] */
+    float loss;                   /* the largest of the sides' */
+    bool *is_sure;                /* [most_queries]: nothing was lost */
+    size_t *again;                /* [most_queries]: those that are searched again */
+    float *queries;               /* [most_queries][dim] of these */
+    size_t n_again;               /* in the last search */
 };
 
 /* Scratch of one searcher, sized once. */
@@ -51,13 +69,15 @@ struct memtx__exact {
     struct memtx__bf16_product *product;
     unsigned char *tiles; /* [n_threads][tile_bytes]: a struct memtx__tile's scratch each */
     size_t tile_bytes;
-    unsigned char *low_queries;          /* [most_queries and a block][dim] in the type of the first pass */
+    unsigned char *low_queries; /* [most_queries and a block] as the first pass takes them */
+    struct memtx__exact_bounds bounds;
     struct memtx__candidate *candidates; /* [states][memtx__topk_capacity(k)] */
     struct memtx__topk *topk;
 };
 
-/* Fewer queries are searched in f32 always: reading the rows is most of the work then. */
-enum { MEMTX__EXACT_LEAST_LOW_QUERIES = 64 };
+/* Fewer queries are searched in f32 always: reading the rows is most of the work then. So are so few rows that as many
+ * are candidates. */
+enum { MEMTX__EXACT_LEAST_LOW_QUERIES = 64, MEMTX__EXACT_LEAST_I8_ROWS = 1024 };
 
 /* Takes the scratch for up to most_queries queries and most_k neighbours from an arena (see base/arena.h), for the
  * number of threads that OpenMP has now; the first pass is made in f32. */

@@ -2,46 +2,54 @@
  * cache; this is done once for all queries of a thread. */
 #include "search/exact_tile.h"
 
+#include <float.h>
 #include <math.h>
+#include <stdbool.h>
 #include <string.h>
 
 #include "math/clones.h"
 #include "math/half.h"
 #include "math/rows.h"
 
-enum { ROWS_AT_ONCE = 8, INFINITE_BITS = 0x7F800000, SIZE_BITS = 0x7FFFFFFF };
-
-/* Any positive factor of all scores will do. With this one sums of up to 2^16 products of int8 neither overflow nor, for
- * rows that do not count as zero, become denormal. */
-static const float I8_FACTOR = 0x1p-30F, I8_LEAST = 0x1p-90F;
+enum { ROWS_AT_ONCE = MEMTX__I8_LANES };
 
 void memtx__tile_take(struct memtx__tile *tile, struct memtx__arena *arena, enum memtx__precision precision, size_t dim)
 {
     *tile = (struct memtx__tile){.precision = precision, .dim = dim};
     tile->rows = memtx__arena_take(arena, MEMTX__TILE_ROWS * dim, sizeof *tile->rows);
     tile->products = memtx__arena_take(arena, MEMTX__TILE_QUERIES * MEMTX__TILE_ROWS, sizeof(float));
-    if (precision != MEMTX__PRECISION_F32) {
-        tile->low_rows = memtx__arena_take(arena, MEMTX__TILE_ROWS * dim, memtx__tile_query_bytes(precision));
-        tile->scales = memtx__arena_take(arena, MEMTX__TILE_ROWS, sizeof *tile->scales);
-        tile->scores = memtx__arena_take(arena, MEMTX__TILE_ROWS, sizeof *tile->scores);
+    if (precision == MEMTX__PRECISION_BF16) {
+        tile->low_rows = memtx__arena_take(arena, MEMTX__TILE_ROWS * dim, sizeof(uint16_t));
+    }
+    if (precision == MEMTX__PRECISION_I8) {
+        memtx__i8_rows_take(&tile->i8, arena, MEMTX__TILE_ROWS, dim);
+        tile->above =
+            memtx__arena_take(arena, MEMTX__TILE_QUERIES_I8 * MEMTX__TILE_ROWS / MEMTX__I8_ROWS, sizeof *tile->above);
     }
 }
 
-size_t memtx__tile_query_bytes(enum memtx__precision precision)
+size_t memtx__tile_query_bytes(enum memtx__precision precision, size_t dim)
 {
     switch (precision) {
     case MEMTX__PRECISION_BF16:
-        return sizeof(uint16_t);
+        return dim * sizeof(uint16_t);
     case MEMTX__PRECISION_I8:
-        return sizeof(int8_t);
+        return sizeof(struct memtx__i8_query);
     default:
-        return sizeof(float);
+        return dim * sizeof(float);
     }
 }
 
 size_t memtx__tile_most_queries(enum memtx__precision precision)
 {
-    return precision == MEMTX__PRECISION_BF16 ? MEMTX__TILE_QUERIES_BF16 : MEMTX__TILE_QUERIES;
+    switch (precision) {
+    case MEMTX__PRECISION_BF16:
+        return MEMTX__TILE_QUERIES_BF16;
+    case MEMTX__PRECISION_I8:
+        return MEMTX__TILE_QUERIES_I8;
+    default:
+        return MEMTX__TILE_QUERIES;
+    }
 }
 
 /* ---- rounding --------------------------------------------------------------------------------- */
@@ -54,52 +62,9 @@ MEMTX__CLONES static void round_bf16(uint16_t *out, const float *values, size_t 
     }
 }
 
-/* The bits of the largest number without its sign: NaN is above infinity, and infinity above all numbers. */
-MEMTX__CLONES static int32_t largest_bits(const float *values, size_t n)
+void memtx__tile_round_bf16(void *low, const float *query, size_t dim)
 {
-    int32_t largest = 0;
-#pragma omp simd reduction(max : largest)
-    for (size_t i = 0; i < n; i++) {
-        int32_t bits;
-        memcpy(&bits, &values[i], sizeof bits);
-        bits &= SIZE_BITS;
-        largest = bits > largest ? bits : largest;
-    }
-    return largest;
-}
-
-MEMTX__CLONES static void round_scaled(int8_t *out, const float *values, float factor, size_t n)
-{
-#pragma omp simd
-    for (size_t i = 0; i < n; i++) {
-        const float scaled = values[i] * factor;
-        out[i] = (int8_t)(int32_t)(scaled + (scaled < 0 ? -0.5F : 0.5F));
-    }
-}
-
-/* One row or query to int8; gives the factor that its scores are to be multiplied by. */
-static float round_i8(int8_t *out, const float *values, size_t n)
-{
-    const int32_t bits = largest_bits(values, n);
-    float largest;
-    memcpy(&largest, &bits, sizeof largest);
-    if (bits >= INFINITE_BITS || largest < I8_LEAST) {
-        memset(out, 0, n);
-        return bits >= INFINITE_BITS ? NAN : I8_FACTOR;
-    }
-    round_scaled(out, values, 127 / largest, n);
-    return largest * I8_FACTOR;
-}
-
-void memtx__tile_round_queries(void *low, enum memtx__precision precision, const float *queries, size_t n, size_t dim)
-{
-    if (precision == MEMTX__PRECISION_BF16) {
-        round_bf16(low, queries, n * dim);
-        return;
-    }
-    for (size_t i = 0; i < n; i++) {
-        (void)round_i8((int8_t *)low + i * dim, queries + i * dim, dim);
-    }
+    round_bf16(low, query, dim);
 }
 
 void memtx__tile_read(struct memtx__tile *tile, enum memtx_row_type type, const unsigned char *stored, size_t n_rows)
@@ -117,44 +82,70 @@ void memtx__tile_read(struct memtx__tile *tile, enum memtx_row_type type, const 
             round_bf16((uint16_t *)tile->low_rows + first * dim, tile->rows, n * dim);
             continue;
         }
-        for (size_t i = 0; i < n; i++) {
-            tile->scales[first + i] = round_i8((int8_t *)tile->low_rows + (first + i) * dim, tile->rows + i * dim, dim);
-        }
+        memset(tile->rows + n * dim, 0, (ROWS_AT_ONCE - n) * dim * sizeof *tile->rows);
+        memtx__i8_round_rows(&tile->i8, first, tile->rows, n, tile->centre, tile->loss, dim);
     }
 }
 
 /* ---- product ---------------------------------------------------------------------------------- */
 
-int memtx__tile_multiply(struct memtx__tile *tile, const void *queries, size_t n)
+static size_t whole_blocks(size_t n_rows)
+{
+    return (n_rows + MEMTX__I8_ROWS - 1) / MEMTX__I8_ROWS * MEMTX__I8_ROWS;
+}
+
+/* Bounds of n queries, and which of them are above what their states ask for. */
+static void bound(struct memtx__tile *tile, const struct memtx__i8_query *queries, const struct memtx__topk *topk,
+                  size_t n)
+{
+    const struct memtx__i8_block rows = {tile->i8.numbers, tile->i8.scales, tile->i8.slacks, whole_blocks(tile->n_rows),
+                                         memtx__i8_query_bytes(tile->dim) / MEMTX__I8_FOUR};
+    struct memtx__i8_query own[MEMTX__TILE_QUERIES_I8]; /* of this thread: limits are its own */
+    memcpy(own, queries, n * sizeof *own);
+    for (size_t i = 0; i < n; i++) {
+        own[i].limit = topk[i].threshold;
+    }
+    memtx__lanes_i8(tile->products, tile->above, &rows, own, n);
+}
+
+int memtx__tile_multiply(struct memtx__tile *tile, const void *queries, const struct memtx__topk *topk, size_t n)
 {
     const size_t dim = tile->dim;
     switch (tile->precision) {
     case MEMTX__PRECISION_BF16:
         return memtx__bf16_product_run(tile->products, tile->product, tile->thread, queries, tile->low_rows);
     case MEMTX__PRECISION_I8:
-        return memtx__product_i8(tile->products, queries, tile->low_rows, n, tile->n_rows, dim);
+        bound(tile, queries, topk, n);
+        return MEMTX_OK;
     default:
         return memtx__product(tile->products, queries, tile->rows, true, n, tile->n_rows, dim, tile->n_rows, dim, dim);
     }
 }
 
-MEMTX__CLONES static void scale(float *scores, const int32_t *products, const float *scales, size_t n)
+/* Those of query i that were above its limit. */
+static void give_above(struct memtx__topk *topk, const struct memtx__tile *tile, size_t i, int64_t first_id)
 {
-#pragma omp simd
-    for (size_t i = 0; i < n; i++) {
-        scores[i] = (float)products[i] * scales[i];
+    const size_t n_blocks = whole_blocks(tile->n_rows) / MEMTX__I8_ROWS;
+    const float *scores = tile->products + i * n_blocks * MEMTX__I8_ROWS;
+    for (size_t block = 0; block < n_blocks; block++) {
+        for (uint64_t above = tile->above[i * n_blocks + block]; above; above &= above - 1) {
+            const size_t row = block * MEMTX__I8_ROWS + (size_t)__builtin_ctzll(above);
+            if (row < tile->n_rows && scores[row] > topk->threshold && scores[row] <= FLT_MAX) {
+                memtx__topk_push(topk, (struct memtx__candidate){scores[row], first_id + (int64_t)row});
+            }
+        }
     }
 }
 
-const float *memtx__tile_scores(struct memtx__tile *tile, size_t i)
+void memtx__tile_give(struct memtx__topk *topk, struct memtx__tile *tile, size_t i, int64_t first_id)
 {
-    switch (tile->precision) {
-    case MEMTX__PRECISION_BF16:
-        return (const float *)tile->products + i * MEMTX__TILE_ROWS;
-    case MEMTX__PRECISION_I8:
-        scale(tile->scores, (const int32_t *)tile->products + i * tile->n_rows, tile->scales, tile->n_rows);
-        return tile->scores;
-    default:
-        return (const float *)tile->products + i * tile->n_rows;
+    const bool is_i8 = tile->precision == MEMTX__PRECISION_I8;
+    const size_t n = tile->n_rows, n_apart = tile->precision == MEMTX__PRECISION_F32 ? n
+                                             : is_i8                                 ? whole_blocks(n)
+                                                                                     : MEMTX__TILE_ROWS;
+    if (is_i8 && topk->threshold > -INFINITY) {
+        give_above(topk, tile, i, first_id);
+    } else {
+        memtx__topk_add(topk, tile->products + i * n_apart, first_id, n);
     }
 }

@@ -32,9 +32,11 @@ int memtx__runs_open(struct memtx__runs *out, memtx_store *store, const char *sp
 {
     int status = memtx__runs_open_files(out, store, spec, run_rows, is_writer, "are searched exactly");
     if (!status) {
-        status = resolver ? resolver(&out->choice.operations, spec)
-                          : memtx__fail(MEMTX_E_UNSUPPORTED,
-                                        "index '%s': no such kind (known: exact, exact:bf16, exact:i8, cluster)", spec);
+        status = resolver
+                     ? resolver(&out->choice.operations, spec)
+                     : memtx__fail(MEMTX_E_UNSUPPORTED,
+                                   "index '%s': no such kind (known: exact, exact:f32, exact:bf16, exact:i8, cluster)",
+                                   spec);
     }
     if (!status) {
         status = out->choice.operations->check(spec, store->spec.head_size, out->choice.run_rows);

@@ -370,23 +370,64 @@ Test(exact_passes, the_precision_that_is_used)
     cr_assert(memtx__precision_is_fast(MEMTX__PRECISION_F32));
 }
 
-Test(exact_passes, more_candidates_find_more)
+/* Searches in int8 with n candidates for each neighbour; gives how many queries were searched again. */
+static size_t check_sure(const float *values, const float *queries, size_t n_rows, size_t n_queries, size_t n)
 {
-    enum { N = 20000 };
-    float *values = random_values(N * DIM, 1), *queries = random_values(many_queries() * DIM, 2);
-    for (size_t i = 0; i < N * DIM; i++) {
-        values[i] += i % DIM == 3 ? 50.0F : 0.0F; /* the step of int8 becomes 0.4 */
+    struct rows rows;
+    struct searcher searcher;
+    struct found low = {malloc(n_queries * K * sizeof(float)), malloc(n_queries * K * sizeof(int64_t)), n_queries, K};
+    rows_make(&rows, n_rows, DIM, MEMTX_ROWS_F32, values);
+    const struct found exact = search(&rows, in_f32, queries, n_queries, K);
+    searcher_make(&searcher, (struct memtx__first_pass){MEMTX__PRECISION_I8, n}, n_queries, K, DIM);
+    cr_assert_eq(memtx__exact_search(low.scores, low.ids, &searcher.exact, &rows.set, queries, n_queries, K), MEMTX_OK);
+    cr_assert_eq(compare(exact, low), 1);
+    const size_t n_again = searcher.exact.bounds.n_again;
+    searcher_free(&searcher);
+    found_free(low);
+    found_free(exact);
+    rows_free(&rows);
+    return n_again;
+}
+
+/* Nothing is lost in int8, though of the best there are more within its steps than there are candidates: those queries
+ * are searched again, and the more candidates there are the fewer. */
+Test(exact_passes, int8_is_sure)
+{
+    enum { N = 20000, MOST = 512 };
+    static const size_t n_queries[] = {MEMTX__EXACT_LEAST_LOW_QUERIES, MOST};
+    float *values = random_values(N * DIM, 1), *queries = random_values(MOST * DIM, 2);
+    for (size_t i = 0; i < 2; i++) {
+        cr_assert_lt(check_sure(values, queries, N, n_queries[i], 0), n_queries[i] / 20, "most are sure at once");
     }
-    double share[5];
-    for (size_t n = 2; n <= 4; n++) {
-        share[n] = recall(values, queries, N, MEMTX_ROWS_F32, (struct memtx__first_pass){MEMTX__PRECISION_I8, n});
+    for (size_t i = 0; i < N * DIM; i++) { /* rows that differ by less than a step */
+        values[i] = 0.02F * values[i] + (float)(i % DIM % 5) - 2;
     }
-    if (memtx__precision_is_fast(MEMTX__PRECISION_I8)) {
-        cr_assert(share[2] < share[3] && share[3] < share[4] && share[4] > 0.5, "%.4f %.4f %.4f", share[2], share[3],
-                  share[4]);
+    for (size_t i = 0; i < 2; i++) {
+        const size_t few = check_sure(values, queries, N, n_queries[i], 2);
+        const size_t many = check_sure(values, queries, N, n_queries[i], 8);
+        if (memtx__precision_is_fast(MEMTX__PRECISION_I8)) {
+            cr_assert(few > 0 && many <= few, "%zu, %zu", few, many);
+        }
     }
     free(values);
     free(queries);
+}
+
+/* A row or a query that int8 has no bounds for: all is searched in f32, and nothing is missing. */
+Test(exact_passes, int8_without_bounds)
+{
+    enum { N = 3000, N_QUERIES = 200 };
+    static const float odd[] = {1e18F, 1e-25F};
+    for (size_t i = 0; i < 4; i++) {
+        float *values = random_values(N * DIM, 1), *queries = random_values(N_QUERIES * DIM, 2);
+        float *one = i % 2 ? values + 1234 * DIM : queries + 123 * DIM;
+        for (size_t j = 0; j < DIM; j++) {
+            one[j] *= odd[i / 2];
+        }
+        (void)check_sure(values, queries, N, N_QUERIES, 0);
+        free(values);
+        free(queries);
+    }
 }
 
 /* Rows that int8 confuses, asked by too few queries for it. */

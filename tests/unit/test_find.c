@@ -48,8 +48,8 @@ static void answer_exactly(uint64_t capacity)
 
 Test(find, what_finds_all_answers_as_exact_search)
 {
-    static const char *const all[] = {"exact:bf16", "exact:i8", "cluster@share=1"};
-    for (size_t i = 0; i < 3; i++) {
+    static const char *const all[] = {"exact:f32", "exact:bf16", "exact:i8", "cluster@share=1"};
+    for (size_t i = 0; i < 4; i++) {
         struct hand hand = answer(all[i], 0);
         check_answer(&hand, MOST_Q, 0, ROWS);
         hand_close(&hand);

@@ -60,8 +60,9 @@ struct memtx_memory_options {
     const char *const *scope_names; /* [n_scope_names] for scope named; copied */
     size_t n_scope_names;
     const char *index;                  /* how the best rows are found, copied. NULL or "exact": exact search;
-                                         * "exact:bf16", "exact:i8": the same with a first pass in that type, where the
-                                         * processor is fast in it; "cluster", "cluster@share=0.05,from=32640": by
+                                         * "exact:f32", "exact:bf16", "exact:i8": the same with a first pass over all
+                                         * rows in that type, where the processor is fast in it (default: i8, which
+                                         * misses nothing, as f32; bf16 may); "cluster", "cluster@share=0.05,from=32640": by
                                          * clusters, of which each query visits a share (default 0.05) once so many rows
                                          * are in sight (default 0; fewer are searched exactly), and which who appends
                                          * saves into index files; else the spec of an index (memtx/index.h) */
