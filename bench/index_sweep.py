@@ -31,7 +31,7 @@ REPEATS, SECONDS = 5, 2  # of a batch, and after how long none is begun
 LONG, TOO_LONG = 12, 135  # seconds of one index with all its settings: above, the middle layer alone; not at all
 EVERYWHERE = ("exact", "cluster", "Flat", "IVF,Flat")  # on every layer, however long
 REACHED = 0.95  # the recall at which costs are compared
-FAMILIES = ["exact", "exact:bf16", "exact:i8", "cluster", "Flat", "SQ8", "IVF,Flat", "IVF,SQ8", "IVF,SQfp16", "PQ16",
+FAMILIES = ["exact", "exact:f32", "exact:bf16", "cluster", "Flat", "SQ8", "IVF,Flat", "IVF,SQ8", "IVF,SQfp16", "PQ16",
             "HNSW16"]
 
 
@@ -50,7 +50,7 @@ def indexes_of(rows):
     """Families, and their specs, which one build serves. Lists of IVF are loaded, not mapped: the others are in RAM."""
     n = n_lists(rows)
     ivf = {"Flat": (64, 32, 16, 8, 4), "SQ8": (32, 8), "SQfp16": (32, 8)}
-    made = [("exact", ["exact"]), ("exact:bf16", ["exact:bf16"]), ("exact:i8", ["exact:i8"])]
+    made = [("exact", ["exact"]), ("exact:f32", ["exact:f32"]), ("exact:bf16", ["exact:bf16"])]
     made += [("cluster", ["cluster@share=" + share for share in ("0.01", "0.02", "0.05", "0.1", "0.2")])]
     made += [("Flat", ["faiss:Flat"]), ("SQ8", ["faiss:SQ8"])]
     made += [("IVF," + code, [f"faiss:IVF{n},{code}@nprobe={n // part},mmap=0" for part in parts])
@@ -73,7 +73,7 @@ def search_seconds(spec, rows):
         return 4e-3 * option
     if family == "cluster":
         return rows * 1.2e-6 * (0.15 + 2 * option)
-    return rows * {"exact": 1.2e-6, "exact:bf16": 0.7e-6, "exact:i8": 0.5e-6, "Flat": 7e-6, "SQ8": 60e-6,
+    return rows * {"exact": 0.5e-6, "exact:f32": 1.2e-6, "exact:bf16": 0.7e-6, "Flat": 7e-6, "SQ8": 60e-6,
                    "PQ16": 8e-6}[family]
 
 
