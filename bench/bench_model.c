@@ -294,6 +294,7 @@ static void bench_search(const struct setting *s, uint64_t n_few, uint64_t n_man
     float *lse = malloc((size_t)SEGMENT * f->n_heads * sizeof *lse);
     struct memtx_store_spec spec;
     struct memtx_store_options store_options = memtx_store_options_default();
+    struct memtx_memory_options memory_options = memtx_memory_options_default();
     memtx_store *store;
     memtx_memory *memory;
     uint64_t state = 1;
@@ -302,7 +303,8 @@ static void bench_search(const struct setting *s, uint64_t n_few, uint64_t n_man
     memtx_store_keep_layer(&spec, 0);
     store_options.temporary = true;
     check(memtx_store_open(&store, getenv("TMPDIR") ? getenv("TMPDIR") : "/var/tmp", &spec, &store_options), "store");
-    check(memtx_memory_open(&memory, store, NULL), "memory");
+    memory_options.index = "exact:f32"; /* as the bare product is */
+    check(memtx_memory_open(&memory, store, &memory_options), "memory");
     check(memtx_memory_begin_document(memory, "bench"), "document");
     for (size_t i = 0; i < n_queries; i++) {
         queries[i] = noise(&state);
