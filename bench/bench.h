@@ -54,6 +54,9 @@ struct bench_product *bench_product_create(size_t n_rows, size_t n_in, size_t n_
 double bench_product_run(struct bench_product *product);
 void bench_product_destroy(struct bench_product *product);
 
+/* c[m][n] = a[m][k] b[n][k]^T of int8, by oneDNN. */
+void bench_product_i8(int32_t *c, const int8_t *a, const int8_t *b, size_t m, size_t n, size_t k);
+
 /* Ends the process with a message. */
 void bench_die(const char *what, const char *why);
 

@@ -95,6 +95,14 @@ double bench_product_run(struct bench_product *p)
     return bench_now() - start;
 }
 
+void bench_product_i8(int32_t *c, const int8_t *a, const int8_t *b, size_t m, size_t n, size_t k)
+{
+    const int32_t no_offset = 0;
+    check(dnnl_gemm_s8s8s32('N', 'T', 'F', (dnnl_dim_t)m, (dnnl_dim_t)n, (dnnl_dim_t)k, 1.0F, a, (dnnl_dim_t)k, 0, b,
+                            (dnnl_dim_t)k, 0, 0.0F, c, (dnnl_dim_t)n, &no_offset),
+          "int8 product");
+}
+
 void bench_product_destroy(struct bench_product *p)
 {
     (void)dnnl_memory_destroy(p->x);

@@ -31,23 +31,36 @@ struct list_search {
     const float *centroids; /* [n lists][dim] of this part */
 };
 
+/* The first of n ascending numbers that is `least` or more. */
+static size_t first_from(const uint32_t *numbers, size_t n, uint32_t least)
+{
+    size_t low = 0, high = n;
+    while (low < high) {
+        const size_t middle = low + (high - low) / 2;
+        if (numbers[middle] < least) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    return low;
+}
+
 /* The lists that one query has chosen of this part, for FAISS: assigned[n lists], and q . centroid of each. */
 static void assign(idx_t *assigned, float *products, const struct list_search *search, size_t query)
 {
     const size_t n_lists = search->index->lists.n, dim = search->index->spec.dim;
     const uint32_t *chosen = search->chosen + query * search->n_wanted;
     const float *q = search->queries + query * dim;
-    size_t n = 0;
-    for (size_t i = 0; i < search->n_wanted; i++) {
-        const size_t list = (size_t)chosen[i] - search->first_list; /* huge, where it is of a part before */
-        if (list < n_lists) {
-            float sum = 0;
-            for (size_t j = 0; j < dim; j++) {
-                sum += q[j] * search->centroids[list * dim + j];
-            }
-            assigned[n] = (idx_t)list;
-            products[n++] = sum;
+    size_t i = first_from(chosen, search->n_wanted, search->first_list), n = 0;
+    for (; i < search->n_wanted && chosen[i] - search->first_list < n_lists; i++) {
+        const size_t list = chosen[i] - search->first_list;
+        float sum = 0;
+        for (size_t j = 0; j < dim; j++) {
+            sum += q[j] * search->centroids[list * dim + j];
         }
+        assigned[n] = (idx_t)list;
+        products[n++] = sum;
     }
     for (; n < n_lists; n++) {
         assigned[n] = -1;

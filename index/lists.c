@@ -206,7 +206,7 @@ int index_lists_choose(uint32_t *chosen, const struct index_lists *const *parts,
         n_all += parts[p]->n;
     }
     const size_t fitting = HELD_SCORES / (n_all + 1) + 1, most = fitting < MOST_QUERIES ? fitting : MOST_QUERIES;
-    const size_t block = n_q < most ? n_q + 1 : most;
+    const size_t block = n_q > 0 && n_q < most ? n_q : most;
 #pragma omp parallel reduction(|| : has_failed) if (n_q > 1)
     {
         float *scores = malloc(block * (n_all + 1) * sizeof *scores);

@@ -65,6 +65,10 @@ VNNI static inline uint64_t give(float *scores, sums_16 sums, const struct memtx
 #define BEGIN(q)                                                                                                       \
     sums_16 a##q = (sums_16)_mm512_set1_epi32(queries[q].offset);                                                      \
     sums_16 b##q = a##q, c##q = a##q, d##q = a##q
+#define READ                                                                                                           \
+    const __m512i a = _mm512_load_si512(at), b = _mm512_load_si512(at + group_bytes);                                  \
+    const __m512i c = _mm512_load_si512(at + 2 * group_bytes), d = _mm512_load_si512(at + 3 * group_bytes);            \
+    __m512i numbers
 #define ADD(q)                                                                                                         \
     numbers = numbers_of(&queries[q], j);                                                                              \
     a##q = (sums_16)_mm512_dpbusd_epi32((__m512i)a##q, a, numbers);                                                    \
@@ -90,9 +94,7 @@ VNNI static void score_six(float *scores, uint64_t *above, const struct memtx__i
     BEGIN(4);
     BEGIN(5);
     for (size_t j = 0; j < rows->fours; j++, at += four_bytes) {
-        const __m512i a = _mm512_load_si512(at), b = _mm512_load_si512(at + group_bytes);
-        const __m512i c = _mm512_load_si512(at + 2 * group_bytes), d = _mm512_load_si512(at + 3 * group_bytes);
-        __m512i numbers;
+        READ;
         ADD(0);
         ADD(1);
         ADD(2);
@@ -116,9 +118,7 @@ VNNI static void score_one(float *scores, uint64_t *above, const struct memtx__i
     const uint8_t *at = rows->numbers + row / MEMTX__I8_LANES * group_bytes;
     BEGIN(0);
     for (size_t j = 0; j < rows->fours; j++, at += four_bytes) {
-        const __m512i a = _mm512_load_si512(at), b = _mm512_load_si512(at + group_bytes);
-        const __m512i c = _mm512_load_si512(at + 2 * group_bytes), d = _mm512_load_si512(at + 3 * group_bytes);
-        __m512i numbers;
+        READ;
         ADD(0);
     }
     GIVE(0);

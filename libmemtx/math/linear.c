@@ -401,14 +401,6 @@ bool memtx__precision_is_fast(enum memtx__precision precision)
     return precision == MEMTX__PRECISION_F32;
 }
 
-int memtx__product_i8(int32_t *c, const int8_t *a, const int8_t *b, size_t m, size_t n, size_t k)
-{
-    const int32_t no_offset = 0;
-    dnnl_status_t status = dnnl_gemm_s8s8s32('N', 'T', 'F', (dnnl_dim_t)m, (dnnl_dim_t)n, (dnnl_dim_t)k, 1.0F, a,
-                                             (dnnl_dim_t)k, 0, b, (dnnl_dim_t)k, 0, 0.0F, c, (dnnl_dim_t)n, &no_offset);
-    return translate(status, "multiply int8 matrices");
-}
-
 /* A thread's arguments: oneDNN's memories hold the addresses of one execution. */
 struct operands {
     dnnl_memory_t x, w, y, scratchpad;

@@ -59,16 +59,12 @@ int memtx__product(float *c, const float *a, const float *b, bool b_transposed, 
 
 /* ---- bare products in low precision ------------------------------------------------------------ */
 
-/* What both factors of a bare product are kept in; sums are f32, of I8 exact s32. */
+/* What both factors of a bare product are kept in; sums are f32, of I8 exact s32 (math/lanes_i8.h). */
 enum memtx__precision { MEMTX__PRECISION_F32, MEMTX__PRECISION_BF16, MEMTX__PRECISION_I8 };
 
 /* Whether the processor multiplies this type in hardware, faster than f32. Where it does not, products of int8 may
- * saturate and those of bf16 may have no kernel: they are not to be used. */
+ * saturate or be slow, and those of bf16 may have no kernel: they are not to be used. */
 bool memtx__precision_is_fast(enum memtx__precision precision);
-
-/* c[m][n] = a[m][k] b[n][k]^T, exactly: k up to 100,000 and no factor of -128. Inside a parallel region it runs on the
- * calling thread alone. What lanes_i8.h is measured by. */
-int memtx__product_i8(int32_t *c, const int8_t *a, const int8_t *b, size_t m, size_t n, size_t k);
 
 /* Products of bf16 matrices of one shape, made ready for n_threads threads, each of which multiplies by itself. */
 struct memtx__bf16_product;

@@ -6,9 +6,8 @@
  *
  *     q . k  =  q . c + z . x  <=  q . c + z' . x' + |z| e + f |x'|
  *
- * and something more for the roundings of float32 on either side. Half of the mean, and not all of it, since a row's
- * length in the mean's direction is small with one part of it and the numbers of queries in that direction large: of
- * 0, 1/4, 1/2, 3/4 and 1 it leaves the fewest rows whose bound reaches the k-th score (bench/README.md).
+ * and something more for the roundings of float32 on either side. Of the mean half is taken off, which leaves fewer rows
+ * whose bound reaches the k-th score than all of it or none (bench/README.md, "First passes of exact search").
  *
  * A query's bounds come divided by its scale, and without q . c, which are the same for all rows.
  */

@@ -21,6 +21,7 @@
 #include "base/bytes.h"
 #include "base/file.h"
 #include "base/rng.h"
+#include "bench.h"
 #include "math/rows.h"
 #include "search/exact_tile.h"
 #include "search/exact.h"
@@ -132,9 +133,12 @@ static void multiply(const struct searcher *s, const struct data *data, size_t n
             const size_t n = n_queries - q < most ? n_queries - q : most;
             const void *queries =
                 s->exact.low_queries ? (const void *)s->exact.low_queries : (const void *)data->queries;
-            check(is_i8 ? memtx__product_i8((int32_t *)(void *)tile.products, s->exact.bounds.numbers,
-                                            (const int8_t *)tile.i8.numbers, n, CHUNK_ROWS, data->dim)
-                        : memtx__tile_multiply(&tile, queries, NULL, n));
+            if (is_i8) {
+                bench_product_i8((int32_t *)(void *)tile.products, s->exact.bounds.numbers,
+                                 (const int8_t *)tile.i8.numbers, n, CHUNK_ROWS, data->dim);
+            } else {
+                check(memtx__tile_multiply(&tile, queries, NULL, n));
+            }
         }
     }
 }

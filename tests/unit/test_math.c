@@ -147,37 +147,6 @@ Test(linear, bare_products)
 static const size_t low_shapes[][3] = {{1, 1, 1},     {1, 32, 80},  {7, 48, 32},     {64, 512, 64},
                                        {33, 97, 256}, {3, 510, 96}, {256, 510, 128}, {16, 1, 80}};
 
-/* The largest numbers there are too: sums of products must not saturate. */
-Test(linear, int8_products_are_exact)
-{
-    if (!memtx__precision_is_fast(MEMTX__PRECISION_I8)) {
-        cr_skip_test("this processor has no int8 products");
-    }
-    for (size_t i = 0; i < sizeof low_shapes / sizeof low_shapes[0]; i++) {
-        const size_t m = low_shapes[i][0], n = low_shapes[i][1], k = low_shapes[i][2];
-        struct memtx__rng rng = memtx__rng_create(i, 0);
-        int8_t *a = malloc(m * k), *b = malloc(n * k);
-        int32_t *c = malloc(m * n * sizeof *c);
-        for (size_t j = 0; j < m * k; j++) {
-            a[j] = (int8_t)(j / k % 3 ? (int)memtx__rng_below(&rng, 255) - 127 : 127);
-        }
-        for (size_t j = 0; j < n * k; j++) {
-            b[j] = (int8_t)(j / k % 3 ? (int)memtx__rng_below(&rng, 255) - 127 : j / k % 2 ? 127 : -127);
-        }
-        cr_assert_eq(memtx__product_i8(c, a, b, m, n, k), MEMTX_OK, "%s", memtx_last_error());
-        for (size_t j = 0; j < m * n; j++) {
-            int32_t sum = 0;
-            for (size_t in = 0; in < k; in++) {
-                sum += a[j / n * k + in] * b[j % n * k + in];
-            }
-            cr_assert_eq(c[j], sum, "%zu x %zu x %zu: %d, not %d", m, n, k, c[j], sum);
-        }
-        free(a);
-        free(b);
-        free(c);
-    }
-}
-
 /* Each thread multiplies matrices of its own at the same time. */
 Test(linear, bf16_products_of_threads)
 {
