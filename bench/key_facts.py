@@ -11,6 +11,8 @@ inner products, as they rank the rows (a logit is a score times the scale of the
   logits        by how much the 32nd best lies above the median one, mean (10 % .. 90 %)
   nearest       largest cosine to a key, mean: of queries, and of keys (other than themselves); in brackets with the
                 mean key taken off the keys, which ranks nothing differently
+  firsts        how few keys are the best of nine queries in ten, and how far these lie from the mean key, to the average
+                key's distance
   newest        share of the 32 best within the newest 4,096 rows; in brackets were they strewn evenly
   in runs       share of the 32 best beside which another one of the same query stands; in brackets strewn evenly
 
@@ -77,7 +79,7 @@ def ranking_facts(keys, queries, norms):
     """For each query: its K-th best and its median score as cosines, and what lies between; which of its hits are new,
     and which in runs."""
     n = len(keys)
-    facts = {name: [] for name in ("gap", "kth", "median", "newest", "in_runs")}
+    facts = {name: [] for name in ("gap", "kth", "median", "newest", "in_runs", "first")}
     for first in range(0, len(queries), AT_ONCE):
         some = queries[first:first + AT_ONCE]
         all_scores = some @ keys.T
@@ -87,6 +89,7 @@ def ranking_facts(keys, queries, norms):
             hits = np.flatnonzero(scores >= kth)
             apart = np.diff(hits) == 1
             facts["gap"].append(kth - median)
+            facts["first"].append(np.argmax(scores))
             facts["kth"].append(kth / length / norms[hits[np.argmin(scores[hits])]])
             facts["median"].append(median / length / norms[np.argmin(np.abs(scores - median))])
             facts["newest"].append(np.mean(hits >= n - NEWEST))
@@ -115,6 +118,15 @@ def nearest_facts(keys, queries):
             f"{nearest(keys, chosen, keys[chosen]):.2f} ({nearest(around, chosen, around[chosen]):.2f})"]
 
 
+def firsts(keys, rows):
+    """Of rows, the best of each query: the fewest keys that are nine tenths of them, and how far out these lie."""
+    which, counts = np.unique(rows, return_counts=True)
+    order = np.argsort(-counts, kind="stable")
+    n = int(np.searchsorted(np.cumsum(counts[order]), 0.9 * len(rows))) + 1
+    distances = np.linalg.norm(keys - keys.mean(axis=0, dtype=np.float64).astype(np.float32), axis=1)
+    return f"{n}, {distances[which[order[:n]]].mean() / distances.mean():.1f}"
+
+
 def line_of(path, n_queries):
     name, keys, queries, scale = read_harvest(path, n_queries)
     n = len(keys)
@@ -126,7 +138,7 @@ def line_of(path, n_queries):
     return [name, f"{n:,}", f"{norms.mean():.1f} +- {norms.std():.1f}", f"{lengths.mean():.1f} +- {lengths.std():.1f}",
             *variance_facts(keys), spread(found["kth"]), spread(found["median"]),
             spread(scale * np.array(found["gap"])), *nearest_facts(keys, queries),
-            f"{np.mean(found['newest']):.2f} ({min(1, NEWEST / n):.3f})",
+            firsts(keys, found["first"]), f"{np.mean(found['newest']):.2f} ({min(1, NEWEST / n):.3f})",
             f"{np.mean(found['in_runs']):.2f} ({even:.4f})"]
 
 
@@ -136,7 +148,7 @@ def main():
     parser.add_argument("files", nargs="+", metavar="FILE.harvest")
     args = parser.parse_args()
     head = ["layer, kv head", "rows", "norm of keys", "of queries", "mean key", "1 / 4 / 16 directions", "32nd: cosine",
-            "median", "logits between", "nearest key: of a query", "of a key", "newest", "in runs"]
+            "median", "logits between", "nearest key: of a query", "of a key", "firsts", "newest", "in runs"]
     print("| " + " | ".join(head) + " |\n" + "|---" * len(head) + "|", flush=True)
     for path in args.files:
         print("| " + " | ".join(line_of(path, args.queries)) + " |", flush=True)

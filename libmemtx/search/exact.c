@@ -319,6 +319,7 @@ static int search_few(float *scores, int64_t *ids, struct memtx__exact_call *sea
             for (size_t i = 0; i < found->n; i++) {
                 memtx__topk_push(&exact->topk[q], found->candidates[i]);
             }
+            /* dropped by either; a cut below need not follow, where there are just as many as are wanted */
             exact->topk[q].threshold = fmaxf(exact->topk[q].threshold, found->threshold);
         }
     }

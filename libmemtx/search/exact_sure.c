@@ -19,13 +19,8 @@ enum {
     LEAST_AGAIN = 16,             /* queries for which oneDNN adds up in the same order as for many */
 };
 
-/* As many of the sample as stand for k rows of all, and some more, for the sample is small. */
-static size_t n_tops(size_t k, size_t n_rows)
-{
-    const double fair = (double)k * SAMPLE_ROWS / (double)n_rows;
-    const size_t n = (size_t)(fair + sqrt(fair)) + 1;
-    return n > LEAST_TOPS ? n : LEAST_TOPS;
-}
+/* Of the mean (bench/bound_facts.py). */
+static const float CENTRE_SHARE = 0.25F;
 
 /* Rows whose sizes add up to more are left out of the mean. */
 static const float MOST_CENTRE = 0x1p40F;
@@ -61,7 +56,7 @@ static const unsigned char *next_row(struct walk *walk)
     return row;
 }
 
-/* Half the mean of some rows that are numbers of the usual size. */
+/* A share of the mean of some rows that are numbers of the usual size. */
 static void find_centre(float *centre, const struct memtx__exact_call *search, float *row)
 {
     const struct memtx__row_set *rows = search->rows;
@@ -81,7 +76,7 @@ static void find_centre(float *centre, const struct memtx__exact_call *search, f
         n += size < MOST_CENTRE;
     }
     for (size_t i = 0; i < rows->dim && n; i++) {
-        centre[i] /= 2 * (float)n;
+        centre[i] *= CENTRE_SHARE / (float)n;
     }
 }
 
@@ -108,6 +103,14 @@ bool memtx__exact_round_queries(const struct memtx__exact_call *search)
     }
     bounds->loss = loss;
     return has_bounds;
+}
+
+/* As many of the sample as stand for k rows of all, and some more, for the sample is small. */
+static size_t n_tops(size_t k, size_t n_rows)
+{
+    const double fair = (double)k * SAMPLE_ROWS / (double)n_rows;
+    const size_t n = (size_t)(fair + sqrt(fair)) + 1;
+    return n > LEAST_TOPS ? n : LEAST_TOPS;
 }
 
 void memtx__exact_begin_limits(struct memtx__topk *topk, const struct memtx__exact_call *search,
