@@ -67,7 +67,7 @@ RUNS = "8160"  # rows of a run: at the default of 65,280 a text of that length i
 INDEXES = [
     ("**exact**", memory()),
     ("exact:bf16", memory(index="exact:bf16")),
-    ("exact:i8", memory(index="exact:i8")),
+    ("exact:f32", memory(index="exact:f32")),
     ("cluster, 2 %", memory(index="cluster@share=0.02")),
     ("cluster (5 %)", memory(index="cluster")),
     ("cluster, 10 %", memory(index="cluster@share=0.1")),

@@ -10,7 +10,7 @@
  * of the mean of a list's rows and of how far the farthest of them lies from it. The second part is what that row adds
  * where it lies in no particular direction to the query. It is there for a model's few keys that are far from all
  * others and yet the best of nearly every query: they lie in lists of which they are no fair part (bench/README.md,
- * "Runs").
+ * "Indexes side by side").
  */
 #ifndef MEMTX_INDEX_LISTS_H
 #define MEMTX_INDEX_LISTS_H
