@@ -154,12 +154,9 @@ static void cut_back(struct memtx__topk *topk, size_t spare)
     topk->n = n_kept;
 }
 
-void memtx__topk_push(struct memtx__topk *topk, struct memtx__candidate candidate)
+void memtx__topk_make_room(struct memtx__topk *topk)
 {
-    if (topk->n == topk->capacity) {
-        cut_back(topk, n_spare(topk));
-    }
-    topk->candidates[topk->n++] = candidate;
+    cut_back(topk, n_spare(topk));
 }
 
 /* The first of the blocks of SCAN scores from i on that has one above the threshold; where there is none, the rest that

@@ -35,8 +35,17 @@ void memtx__topk_begin(struct memtx__topk *topk, struct memtx__candidate *candid
  * are passed over: a damaged row is never returned. */
 void memtx__topk_add(struct memtx__topk *topk, const float *scores, int64_t first_id, size_t n);
 
+/* Of a full buffer: keeps the k best, and perhaps a few more. */
+void memtx__topk_make_room(struct memtx__topk *topk);
+
 /* Takes one candidate of any id: for merging. Ties then go to the lower id all the same, at memtx__topk_end. */
-void memtx__topk_push(struct memtx__topk *topk, struct memtx__candidate candidate);
+static inline void memtx__topk_push(struct memtx__topk *topk, struct memtx__candidate candidate)
+{
+    if (topk->n == topk->capacity) {
+        memtx__topk_make_room(topk);
+    }
+    topk->candidates[topk->n++] = candidate;
+}
 
 /* Drops all but the k best, in no particular order; gives the number that is left. */
 size_t memtx__topk_cut(struct memtx__topk *topk);

@@ -1,9 +1,10 @@
 /* Exact search (exact.h).
  *
- * Threads share the queries when there are many: each takes a slice of them over all rows and converts every tile for
- * itself, which costs 1/(queries of the slice) of the product. When there are few queries the threads share the rows:
- * each finds the k best of its part for all queries, and the parts are merged. Tile and block are sized so that the
- * scores of a block stay in a core's second-level cache until they are scanned.
+ * Threads share queries and rows: each takes a slice of the queries over a part of the rows, and what is found in
+ * the parts is merged. For a part each query has one state more, for a slice each tile is converted once more. So few
+ * queries have parts only; many in f32 slices only; and in int8, where a tile costs as much as some eighty queries,
+ * there are parts first. Tile and block are sized so that the scores of a block stay in a core's second-level cache
+ * until they are scanned.
  */
 #include "search/exact.h"
 
@@ -17,7 +18,8 @@
 #include "search/exact_call.h"
 
 enum {
-    FEW_QUERIES = 64,  /* for each thread; below it the rows are shared out instead */
+    FEW_QUERIES = 64,  /* for each thread: fewer share the rows */
+    MOST_PARTS = 4,    /* of the rows, for more queries than that */
     LEAST_SPARE = 32,  /* candidates beyond k, however small k is */
     SUMS_AT_ONCE = 8,  /* of candidates that are scored again */
     FETCHED_AHEAD = 8, /* candidates' rows */
@@ -47,15 +49,25 @@ static size_t n_found_first(const struct memtx__exact *exact, size_t k)
     return n < MEMTX__TOPK_MOST_K ? n : MEMTX__TOPK_MOST_K;
 }
 
+/* Of the rows, so that the threads can share the queries of each evenly. */
+static size_t some_parts(size_t n_threads)
+{
+    size_t n = MOST_PARTS;
+    while (n_threads % n) {
+        n--;
+    }
+    return n;
+}
+
 void memtx__exact_take_low(struct memtx__exact *exact, struct memtx__arena *arena, struct memtx__first_pass pass,
                            size_t most_queries, size_t most_k, size_t dim)
 {
     const enum memtx__precision precision =
         memtx__precision_is_fast(pass.precision) ? pass.precision : MEMTX__PRECISION_F32;
-    size_t n_threads = (size_t)omp_get_max_threads();
-    /* When threads share the rows, each has a state for every one of the few queries. */
-    size_t n_few = most_queries < n_threads * FEW_QUERIES ? most_queries : n_threads * FEW_QUERIES;
-    size_t n_slots = most_queries > n_threads * n_few ? most_queries : n_threads * n_few;
+    const size_t n_threads = (size_t)omp_get_max_threads();
+    const size_t n_few = most_queries < FEW_QUERIES ? most_queries : FEW_QUERIES;
+    const size_t n_some = most_queries * some_parts(n_threads);
+    const size_t n_slots = n_some > n_threads * n_few ? n_some : n_threads * n_few;
     struct memtx__arena counting = {0};
     struct memtx__tile tile;
     memtx__tile_take(&tile, &counting, precision, dim);
@@ -121,23 +133,18 @@ int memtx__exact_scan_tile(struct memtx__topk *topk, const struct memtx__exact_c
         if (status) {
             return status;
         }
-        for (size_t i = 0; i < n_queries; i++) {
-            memtx__tile_give(&topk[q + i], tile, i, first_id);
-        }
+        memtx__tile_give(topk + q, tile, n_queries, first_id);
     }
     return MEMTX_OK;
 }
 
-/* The best of blocks first_block .. end_block - 1 for queries first .. first + n - 1, whose states are topk[0 .. n). */
+/* Adds the best of blocks first_block .. end_block - 1 for queries first .. first + n - 1 to their states topk[n]. */
 static int scan(struct memtx__topk *topk, struct memtx__exact_call *search, size_t first, size_t n, size_t first_block,
                 size_t end_block)
 {
     const struct memtx__row_set *rows = search->rows;
     const size_t row_bytes = rows->dim * memtx__row_type_bytes(rows->type);
     struct memtx__tile tile = memtx__exact_tile(search->exact, search->precision);
-    if (search->precision == MEMTX__PRECISION_I8) {
-        memtx__exact_begin_limits(topk, search, &tile, first, n);
-    }
     for (size_t b = first_block; b < end_block; b++) {
         const struct memtx__row_block *block = &rows->blocks[b];
         const int64_t first_id =
@@ -156,13 +163,6 @@ static int scan(struct memtx__topk *topk, struct memtx__exact_call *search, size
         search->is_out = true;
     }
     return MEMTX_OK;
-}
-
-static void begin(struct memtx__exact *exact, size_t n_states, size_t k)
-{
-    for (size_t i = 0; i < n_states; i++) {
-        memtx__topk_begin(&exact->topk[i], exact->candidates + i * memtx__topk_capacity(k), k);
-    }
 }
 
 /* ---- the second ------------------------------------------------------------------------------- */
@@ -225,13 +225,14 @@ static void score_some(const struct memtx__exact_call *search, struct memtx__til
 }
 
 /* Scores the candidates of query q again. What is no candidate had at most *left in the first pass: -inf where there is
- * nothing else. In int8 those of the highest bounds come first, and spare most of the others. */
+ * nothing else. In int8 those of the highest bounds come first and spare most of the others: no cut is needed. */
 static void score_again(float *left, const struct memtx__exact_call *search, struct memtx__tile *tile, size_t q)
 {
     const size_t k = search->k;
     struct memtx__topk *topk = &search->exact->topk[q];
-    const size_t n_found = memtx__topk_cut(topk);
-    const size_t n_first = search->precision == MEMTX__PRECISION_I8 ? memtx__topk_split(topk, k + k / 2) : n_found;
+    const bool is_i8 = search->precision == MEMTX__PRECISION_I8;
+    const size_t n_found = is_i8 ? topk->n : memtx__topk_cut(topk);
+    const size_t n_first = is_i8 ? memtx__topk_split(topk, k + k / 2) : n_found;
     *left = topk->threshold;
     topk->n = 0;
     topk->k = k;
@@ -262,71 +263,111 @@ static size_t give(float *scores, int64_t *ids, const struct memtx__exact_call *
     return n;
 }
 
-/* Of queries first .. first + n - 1. */
-static void finish(float *scores, int64_t *ids, const struct memtx__exact_call *search, size_t first, size_t n)
+static void finish(float *scores, int64_t *ids, const struct memtx__exact_call *search, struct memtx__tile *tile,
+                   size_t q)
 {
-    struct memtx__tile tile = memtx__exact_tile(search->exact, MEMTX__PRECISION_F32);
-    for (size_t q = first; q < first + n; q++) {
-        float left = -INFINITY;
-        if (search->precision != MEMTX__PRECISION_F32) {
-            score_again(&left, search, &tile, q);
-        }
-        const size_t n_found = give(scores, ids, search, q);
-        if (search->precision == MEMTX__PRECISION_I8) {
-            search->exact->bounds.is_sure[q] = memtx__exact_is_sure(search, q, n_found, left);
-        }
+    float left = -INFINITY;
+    if (search->precision != MEMTX__PRECISION_F32) {
+        score_again(&left, search, tile, q);
+    }
+    const size_t n_found = give(scores, ids, search, q);
+    if (search->precision == MEMTX__PRECISION_I8) {
+        search->exact->bounds.is_sure[q] = memtx__exact_is_sure(search, q, n_found, left);
     }
 }
 
 /* ---- among threads ---------------------------------------------------------------------------- */
 
-/* Threads share the queries. */
-static int search_many(float *scores, int64_t *ids, struct memtx__exact_call *search)
+/* Rows are shared by so many. */
+static size_t choose_parts(const struct memtx__exact_call *search)
+{
+    const size_t n_threads = search->exact->n_threads;
+    if (search->n_queries < FEW_QUERIES) {
+        return n_threads;
+    }
+    const bool are_many = search->n_queries >= FEW_QUERIES * n_threads && search->precision != MEMTX__PRECISION_I8;
+    return are_many ? 1 : some_parts(n_threads);
+}
+
+/* The i-th of n even shares of n_items. */
+struct share {
+    size_t first, n;
+};
+
+static struct share share_of(size_t n_items, size_t i, size_t n)
+{
+    const size_t first = n_items * i / n;
+    return (struct share){first, n_items * (i + 1) / n - first};
+}
+
+/* Begins the states [n_parts][n_queries]. */
+static void begin(const struct memtx__exact_call *search, size_t n_parts)
+{
+    struct memtx__exact *exact = search->exact;
+    const size_t n_queries = search->n_queries;
+    const size_t k = search->precision == MEMTX__PRECISION_F32 ? search->k : n_found_first(exact, search->k);
+    for (size_t i = 0; i < n_parts * n_queries; i++) {
+        memtx__topk_begin(&exact->topk[i], exact->candidates + i * memtx__topk_capacity(k), k);
+    }
+    if (search->precision != MEMTX__PRECISION_I8) {
+        return;
+    }
+#pragma omp parallel for schedule(static) num_threads((int)exact->n_threads)
+    for (size_t thread = 0; thread < exact->n_threads; thread++) {
+        const struct share queries = share_of(n_queries, thread, exact->n_threads);
+        struct memtx__tile tile = memtx__exact_tile(exact, search->precision);
+        memtx__exact_begin_limits(exact->topk + queries.first, search, &tile, queries.first, queries.n);
+        for (size_t i = n_queries; i < n_parts * n_queries; i += n_queries) {
+            for (size_t q = queries.first; q < queries.first + queries.n; q++) {
+                exact->topk[i + q].threshold = exact->topk[q].threshold;
+            }
+        }
+    }
+}
+
+static int scan_all(struct memtx__exact_call *search, size_t n_parts)
 {
     int status = MEMTX_OK;
     struct memtx__exact *exact = search->exact;
-    const size_t n_queries = search->n_queries, slice = (n_queries + exact->n_threads - 1) / exact->n_threads;
+    const size_t n_slices = exact->n_threads / n_parts;
 #pragma omp parallel for schedule(static) reduction(min : status) num_threads((int)exact->n_threads)
     for (size_t thread = 0; thread < exact->n_threads; thread++) {
-        size_t first = thread * slice, n = n_queries - first < slice ? n_queries - first : slice;
-        if (first < n_queries) {
-            int failed = scan(exact->topk + first, search, first, n, 0, search->rows->n_blocks);
-            status = failed < status ? failed : status;
-            if (!failed) {
-                finish(scores, ids, search, first, n);
-            }
-        }
+        const size_t part = thread / n_slices;
+        const struct share queries = share_of(search->n_queries, thread % n_slices, n_slices);
+        const struct share blocks = share_of(search->rows->n_blocks, part, n_parts);
+        const int failed = scan(exact->topk + part * search->n_queries + queries.first, search, queries.first,
+                                queries.n, blocks.first, blocks.first + blocks.n);
+        status = failed < status ? failed : status;
     }
     return status;
 }
 
-/* Threads share the rows; states of thread t are t * n_queries .., merged into those of the first. */
-static int search_few(float *scores, int64_t *ids, struct memtx__exact_call *search)
+/* What other parts found for query q, to its first state. */
+static void merge(const struct memtx__exact_call *search, size_t q, size_t n_parts)
 {
-    int status = MEMTX_OK;
-    struct memtx__exact *exact = search->exact;
-    const size_t n_queries = search->n_queries, n_blocks = search->rows->n_blocks;
-    const size_t part = (n_blocks + exact->n_threads - 1) / exact->n_threads;
-#pragma omp parallel for schedule(static) reduction(min : status) num_threads((int)exact->n_threads)
-    for (size_t thread = 0; thread < exact->n_threads; thread++) {
-        size_t first = thread * part, end = first + part < n_blocks ? first + part : n_blocks;
-        int failed = scan(exact->topk + thread * n_queries, search, 0, n_queries, first, end);
-        status = failed < status ? failed : status;
+    struct memtx__topk *topk = &search->exact->topk[q];
+    for (size_t part = 1; part < n_parts; part++) {
+        const struct memtx__topk *found = &topk[part * search->n_queries];
+        for (size_t i = 0; i < found->n; i++) {
+            memtx__topk_push(topk, found->candidates[i]);
+        }
+        /* dropped by either; a cut need not follow, where there are just as many as are wanted */
+        topk->threshold = fmaxf(topk->threshold, found->threshold);
     }
-    for (size_t thread = 1; thread < exact->n_threads; thread++) {
-        for (size_t q = 0; q < n_queries; q++) {
-            const struct memtx__topk *found = &exact->topk[thread * n_queries + q];
-            for (size_t i = 0; i < found->n; i++) {
-                memtx__topk_push(&exact->topk[q], found->candidates[i]);
-            }
-            /* dropped by either; a cut below need not follow, where there are just as many as are wanted */
-            exact->topk[q].threshold = fmaxf(exact->topk[q].threshold, found->threshold);
+}
+
+static void finish_all(float *scores, int64_t *ids, const struct memtx__exact_call *search, size_t n_parts)
+{
+    const size_t n_threads = search->exact->n_threads;
+#pragma omp parallel for schedule(static) num_threads((int)n_threads) if (search->n_queries >= FEW_QUERIES)
+    for (size_t thread = 0; thread < n_threads; thread++) {
+        const struct share queries = share_of(search->n_queries, thread, n_threads);
+        struct memtx__tile tile = memtx__exact_tile(search->exact, MEMTX__PRECISION_F32);
+        for (size_t q = queries.first; q < queries.first + queries.n; q++) {
+            merge(search, q, n_parts);
+            finish(scores, ids, search, &tile, q);
         }
     }
-    if (!status) {
-        finish(scores, ids, search, 0, n_queries);
-    }
-    return status;
 }
 
 /* ---- the search ------------------------------------------------------------------------------- */
@@ -387,14 +428,13 @@ static void choose_pass(struct memtx__exact_call *search)
 
 static int run(float *scores, int64_t *ids, struct memtx__exact_call *search)
 {
-    struct memtx__exact *exact = search->exact;
-    const bool few = search->n_queries < FEW_QUERIES * exact->n_threads;
-    begin(exact, few ? search->n_queries * exact->n_threads : search->n_queries,
-          search->precision == MEMTX__PRECISION_F32 ? search->k : n_found_first(exact, search->k));
-    const int status = few ? search_few(scores, ids, search) : search_many(scores, ids, search);
+    const size_t n_parts = choose_parts(search);
+    begin(search, n_parts);
+    const int status = scan_all(search, n_parts);
     if (status) { /* said in the worker's thread: say it in the caller's */
         return memtx__fail(status, "a product of the search failed: %s", memtx_status_text(status));
     }
+    finish_all(scores, ids, search, n_parts);
     return MEMTX_OK;
 }
 

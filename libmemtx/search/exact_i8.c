@@ -6,6 +6,7 @@
 
 #include "math/clones.h"
 #include "math/lanes.h"
+#include "math/rows.h"
 
 enum { LANES = MEMTX__I8_LANES, FOUR = MEMTX__I8_FOUR, INFINITE_BITS = 0x7F800000, SIZE_BITS = 0x7FFFFFFF };
 _Static_assert((int)MEMTX__I8_LANES == (int)MEMTX__LANES, "rows are turned by lanes.h");
@@ -35,48 +36,70 @@ void memtx__i8_rows_take(struct memtx__i8_rows *rows, struct memtx__arena *arena
     rows->numbers = memtx__arena_take(arena, n_rows, memtx__i8_query_bytes(dim));
     rows->scales = memtx__arena_take(arena, n_rows, sizeof *rows->scales);
     rows->slacks = memtx__arena_take(arena, n_rows, sizeof *rows->slacks);
-    rows->columns = memtx__arena_take(arena, dim * LANES, sizeof *rows->columns);
+    rows->columns = memtx__arena_take(arena, fours_of(dim) * FOUR * LANES, sizeof *rows->columns);
     rows->is_out = false;
 }
 
 /* ---- the transform ---------------------------------------------------------------------------- */
 
-/* values[n][width] of `width` vectors side by side, n a power of two: sums and differences, over and over. */
-MEMTX__CLONES static void add_and_subtract(float *values, size_t n, size_t width)
+/* Sums and differences of values[n][width], `width` vectors side by side: of numbers that stand `half` apart. An
+ * orthogonal transform, and so is the next. */
+static inline void combine_two(float *values, size_t n, size_t width, size_t half)
 {
-    for (size_t half = 1; half < n; half *= 2) {
-        for (size_t first = 0; first < n; first += 2 * half) {
-            float *a = values + first * width, *b = a + half * width;
+    const float factor = 0x1.6A09E6p-1F; /* sqrt(1/2) */
+    for (size_t first = 0; first < n; first += 2 * half) {
+        float *a = values + first * width, *b = a + half * width;
 #pragma omp simd
-            for (size_t i = 0; i < half * width; i++) {
-                const float sum = a[i] + b[i], difference = a[i] - b[i];
-                a[i] = sum;
-                b[i] = difference;
-            }
+        for (size_t i = 0; i < half * width; i++) {
+            const float sum = a[i] + b[i], difference = a[i] - b[i];
+            a[i] = factor * sum;
+            b[i] = factor * difference;
         }
     }
 }
 
-MEMTX__CLONES static void multiply(float *values, float factor, size_t n)
+/* The same for `half` and 2 * half together. */
+static inline void combine_four(float *values, size_t n, size_t width, size_t half)
 {
+    for (size_t first = 0; first < n; first += 4 * half) {
+        float *a = values + first * width, *b = a + half * width, *c = b + half * width, *d = c + half * width;
 #pragma omp simd
-    for (size_t i = 0; i < n; i++) {
-        values[i] *= factor;
+        for (size_t i = 0; i < half * width; i++) {
+            const float ab = a[i] + b[i], a_b = a[i] - b[i], cd = c[i] + d[i], c_d = c[i] - d[i];
+            a[i] = 0.5F * (ab + cd);
+            b[i] = 0.5F * (a_b + c_d);
+            c[i] = 0.5F * (ab - cd);
+            d[i] = 0.5F * (a_b - c_d);
+        }
     }
 }
 
-/* Orthogonal, of any dim: in blocks, the powers of two that it is the sum of. */
-static void transform(float *values, size_t dim, size_t width)
+/* Hadamard's, of any dim: in blocks, the powers of two that it is the sum of. */
+static inline void transform(float *values, size_t dim, size_t width)
 {
-    for (size_t first = 0; first < dim;) {
-        size_t n = 1;
-        while (n * 2 <= dim - first) {
+    for (size_t n; dim > 0; values += n * width, dim -= n) {
+        size_t half = 1;
+        for (n = 1; n * 2 <= dim;) {
             n *= 2;
         }
-        add_and_subtract(values + first * width, n, width);
-        multiply(values + first * width, 1 / sqrtf((float)n), n * width);
-        first += n;
+        if (__builtin_ctzll(n) % 2) {
+            combine_two(values, n, width, half);
+            half = 2;
+        }
+        for (; half < n; half *= 4) {
+            combine_four(values, n, width, half);
+        }
     }
+}
+
+MEMTX__CLONES static void transform_one(float *values, size_t dim)
+{
+    transform(values, dim, 1);
+}
+
+MEMTX__CLONES static void transform_lanes(float *columns, size_t dim)
+{
+    transform(columns, dim, LANES);
 }
 
 /* ---- queries ---------------------------------------------------------------------------------- */
@@ -96,7 +119,7 @@ bool memtx__i8_round_query(int8_t *numbers, struct memtx__i8_side *side, const f
         return false;
     }
     memcpy(spare, query, dim * sizeof *spare);
-    transform(spare, dim, 1);
+    transform_one(spare, dim);
     for (size_t i = 0; i < dim; i++) {
         largest = fmaxf(largest, fabsf(spare[i]));
     }
@@ -123,86 +146,114 @@ struct memtx__i8_query memtx__i8_query_of(const int8_t *numbers, const struct me
 
 /* ---- rows ------------------------------------------------------------------------------------- */
 
-/* columns[dim][LANES] less the centre, and the bits of the largest size in each row before. */
-MEMTX__CLONES static void take_centre(int32_t bits[LANES], float *columns, const float *centre, size_t dim)
+/* Of each row. */
+struct lanes {
+    int32_t size_bits[LANES]; /* of the largest of its numbers as it is stored: sizes order as their bits do */
+    float largest[LANES];     /* of its numbers that are rounded */
+    float steps[LANES];       /* that the largest has: 127, or 0 where there is nothing to round */
+    float scales[LANES];      /* a step */
+    float lost[LANES];        /* what is rounded off, squared */
+    float kept[LANES];        /* and what is left */
+};
+
+static int32_t bits_of(float value)
 {
+    int32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+/* columns[dim][LANES] less the centre, and the largest size in each row before. */
+MEMTX__CLONES static void take_centre(struct lanes *lanes, float *columns, const float *centre, size_t dim)
+{
+    int32_t most[LANES] = {0};
     for (size_t i = 0; i < dim; i++) {
 #pragma omp simd
         for (size_t lane = 0; lane < LANES; lane++) {
-            int32_t size;
-            memcpy(&size, &columns[i * LANES + lane], sizeof size);
-            size &= SIZE_BITS;
-            bits[lane] = size > bits[lane] ? size : bits[lane];
+            const int32_t size = bits_of(columns[i * LANES + lane]) & SIZE_BITS;
+            most[lane] = size > most[lane] ? size : most[lane];
             columns[i * LANES + lane] -= centre[i];
         }
     }
+    memcpy(lanes->size_bits, most, sizeof most);
 }
 
-MEMTX__CLONES static void find_largest(float largest[LANES], const float *columns, size_t dim)
+/* columns[fours][FOUR][LANES] */
+MEMTX__CLONES static void find_largest(struct lanes *lanes, const float *columns, size_t fours)
 {
-    for (size_t i = 0; i < dim; i++) {
+    float most[LANES] = {0};
+    for (size_t four = 0; four < fours; four++, columns += FOUR * LANES) {
 #pragma omp simd
         for (size_t lane = 0; lane < LANES; lane++) {
-            const float size = fabsf(columns[i * LANES + lane]);
-            largest[lane] = size > largest[lane] ? size : largest[lane];
+            const float a = fabsf(columns[lane]), b = fabsf(columns[LANES + lane]);
+            const float c = fabsf(columns[2 * LANES + lane]), d = fabsf(columns[3 * LANES + lane]);
+            const float ab = a > b ? a : b, cd = c > d ? c : d, abcd = ab > cd ? ab : cd;
+            most[lane] = abcd > most[lane] ? abcd : most[lane];
         }
     }
+    memcpy(lanes->largest, most, sizeof most);
 }
 
-/* What is rounded off, squared, and what is left, squared, of each row; words[four][lane] are its numbers, 128 more than
- * they are. */
-MEMTX__CLONES static void round_columns(uint32_t *words, float lost[LANES], float kept[LANES], const float *columns,
-                                        const float steps[LANES], const float scales[LANES], size_t dim)
+/* words[fours][LANES] are the rows' numbers, 128 more than they are. A number is what it is added to this for: the sum
+ * is a whole number, and its last bits are these. */
+MEMTX__CLONES static void round_columns(uint32_t *words, struct lanes *lanes, const float *columns, size_t fours)
 {
-    for (size_t four = 0; four * FOUR < dim; four++) {
-        uint32_t word[LANES] = {0};
-        for (size_t i = 0; i < FOUR; i++) {
-            const size_t column = four * FOUR + i;
+    static const float whole = 0x1.8p23F;
+    float lost[LANES] = {0}, kept[LANES] = {0};
+    for (size_t four = 0; four < fours; four++, columns += FOUR * LANES, words += LANES) {
 #pragma omp simd
-            for (size_t lane = 0; lane < LANES; lane++) {
-                const float x = column < dim ? columns[column * LANES + lane] : 0, scaled = x * steps[lane];
-                const int32_t number = (int32_t)(scaled + (scaled < 0 ? -0.5F : 0.5F));
-                const float rounded = (float)number * scales[lane], left = x - rounded;
-                lost[lane] += left * left;
-                kept[lane] += rounded * rounded;
-                word[lane] |= (uint32_t)(number + 128) << (8 * i);
+        for (size_t lane = 0; lane < LANES; lane++) {
+            uint32_t word = 0;
+            float lost_here = 0, kept_here = 0;
+            for (size_t i = 0; i < FOUR; i++) {
+                const float x = columns[i * LANES + lane], number = x * lanes->steps[lane] + whole;
+                const float rounded = (number - whole) * lanes->scales[lane], left = x - rounded;
+                lost_here += left * left;
+                kept_here += rounded * rounded;
+                word |= (((uint32_t)bits_of(number) + 128) & UINT8_MAX) << (8 * i);
             }
+            lost[lane] += lost_here;
+            kept[lane] += kept_here;
+            words[lane] = word;
         }
-        memcpy(words + four * LANES, word, sizeof word);
+    }
+    memcpy(lanes->lost, lost, sizeof lost);
+    memcpy(lanes->kept, kept, sizeof kept);
+}
+
+/* How rows are rounded; what has no bounds, or is no number, to zeros. */
+static void choose_steps(struct lanes *lanes, float *columns, size_t dim)
+{
+    for (size_t lane = 0; lane < LANES; lane++) {
+        const bool is_usual = lanes->size_bits[lane] <= bits_of(MOST), has_numbers = lanes->largest[lane] >= LEAST;
+        lanes->steps[lane] = is_usual && has_numbers ? 127 / lanes->largest[lane] : 0;
+        lanes->scales[lane] = is_usual && has_numbers ? lanes->largest[lane] / 127 : 0;
+        for (size_t i = 0; i < dim && !is_usual; i++) {
+            columns[i * LANES + lane] = 0;
+        }
     }
 }
 
 void memtx__i8_round_rows(struct memtx__i8_rows *rows, size_t first, const float *values, size_t n, const float *centre,
                           float loss, size_t dim)
 {
-    float largest[LANES] = {0}, steps[LANES], scales[LANES], lost[LANES] = {0}, kept[LANES] = {0};
-    int32_t bits[LANES] = {0}, most;
-    float length = 0;
-    memcpy(&most, &MOST, sizeof most);
+    const size_t fours = fours_of(dim);
+    const float length = sqrtf(memtx__dot(centre, centre, dim));
+    struct lanes lanes;
+    memset(rows->columns + dim * LANES, 0, (fours * FOUR - dim) * LANES * sizeof *rows->columns);
     memtx__lanes_turn(rows->columns, values, dim);
-    take_centre(bits, rows->columns, centre, dim);
-    transform(rows->columns, dim, LANES);
-    find_largest(largest, rows->columns, dim);
-    for (size_t i = 0; i < dim; i++) {
-        length += centre[i] * centre[i];
-    }
-    length = sqrtf(length);
+    take_centre(&lanes, rows->columns, centre, dim);
+    transform_lanes(rows->columns, dim);
+    find_largest(&lanes, rows->columns, fours);
+    choose_steps(&lanes, rows->columns, dim);
+    round_columns((uint32_t *)(void *)(rows->numbers + first * memtx__i8_query_bytes(dim)), &lanes, rows->columns,
+                  fours);
     for (size_t lane = 0; lane < LANES; lane++) {
-        const bool has_numbers =
-            bits[lane] <= most && largest[lane] >= LEAST; /* else they are zero, or it has no bound */
-        steps[lane] = has_numbers ? 127 / largest[lane] : 0;
-        scales[lane] = has_numbers ? largest[lane] / 127 : 0;
-        for (size_t i = 0; i < dim && bits[lane] > most; i++) {
-            rows->columns[i * LANES + lane] = 0; /* no NaN to be made an integer of */
-        }
-    }
-    round_columns((uint32_t *)(void *)(rows->numbers + first * memtx__i8_query_bytes(dim)), lost, kept, rows->columns,
-                  steps, scales, dim);
-    for (size_t lane = 0; lane < LANES; lane++) {
-        const float e = sqrtf(lost[lane]), x = sqrtf(kept[lane]);
-        rows->scales[first + lane] = bits[lane] >= INFINITE_BITS ? NAN : scales[lane];
+        const float e = sqrtf(lanes.lost[lane]), x = sqrtf(lanes.kept[lane]);
+        const int32_t bits = lanes.size_bits[lane];
+        rows->scales[first + lane] = bits >= INFINITE_BITS ? NAN : lanes.scales[lane];
         rows->slacks[first + lane] = e + loss * x + (e + x + 2 * length) * rounding(dim);
-        rows->is_out |= lane < n && ((bits[lane] > most && bits[lane] < INFINITE_BITS) ||
-                                     (bits[lane] <= most && largest[lane] > 0 && largest[lane] < LEAST));
+        rows->is_out |= lane < n && ((bits > bits_of(MOST) && bits < INFINITE_BITS) ||
+                                     (bits <= bits_of(MOST) && lanes.largest[lane] > 0 && lanes.largest[lane] < LEAST));
     }
 }

@@ -122,30 +122,53 @@ int memtx__tile_multiply(struct memtx__tile *tile, const void *queries, const st
     }
 }
 
-/* Those of query i that were above its limit. */
-static void give_above(struct memtx__topk *topk, const struct memtx__tile *tile, size_t i, int64_t first_id)
+static bool has_limits(const struct memtx__topk *topk, size_t n)
+{
+    for (size_t q = 0; q < n; q++) {
+        if (topk[q].threshold == -INFINITY) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Scores that were above the limits of n queries. Words that have some are found first, without a branch: which they
+ * are is hard to foresee. */
+static void give_above(struct memtx__topk *topk, const struct memtx__tile *tile, size_t n, int64_t first_id)
 {
     const size_t n_blocks = whole_blocks(tile->n_rows) / MEMTX__I8_ROWS;
-    const float *scores = tile->products + i * n_blocks * MEMTX__I8_ROWS;
-    for (size_t block = 0; block < n_blocks; block++) {
-        for (uint64_t above = tile->above[i * n_blocks + block]; above; above &= above - 1) {
-            const size_t row = block * MEMTX__I8_ROWS + (size_t)__builtin_ctzll(above);
-            if (row < tile->n_rows && scores[row] > topk->threshold && scores[row] <= FLT_MAX) {
-                memtx__topk_push(topk, (struct memtx__candidate){scores[row], first_id + (int64_t)row});
+    uint16_t words[MEMTX__TILE_QUERIES_I8 * MEMTX__TILE_ROWS / MEMTX__I8_ROWS], queries[sizeof words / sizeof *words];
+    size_t n_words = 0;
+    for (size_t q = 0; q < n; q++) {
+        for (size_t block = 0; block < n_blocks; block++) {
+            words[n_words] = (uint16_t)block;
+            queries[n_words] = (uint16_t)q;
+            n_words += tile->above[q * n_blocks + block] != 0;
+        }
+    }
+    for (size_t i = 0; i < n_words; i++) {
+        const size_t word = queries[i] * n_blocks + words[i];
+        const float *scores = tile->products + word * MEMTX__I8_ROWS;
+        struct memtx__topk *found = &topk[queries[i]];
+        for (uint64_t above = tile->above[word]; above; above &= above - 1) {
+            const size_t at = (size_t)__builtin_ctzll(above), row = words[i] * (size_t)MEMTX__I8_ROWS + at;
+            if (row < tile->n_rows && scores[at] > found->threshold && scores[at] <= FLT_MAX) {
+                memtx__topk_push(found, (struct memtx__candidate){scores[at], first_id + (int64_t)row});
             }
         }
     }
 }
 
-void memtx__tile_give(struct memtx__topk *topk, struct memtx__tile *tile, size_t i, int64_t first_id)
+void memtx__tile_give(struct memtx__topk *topk, struct memtx__tile *tile, size_t n, int64_t first_id)
 {
-    const bool is_i8 = tile->precision == MEMTX__PRECISION_I8;
-    const size_t n = tile->n_rows, n_apart = tile->precision == MEMTX__PRECISION_F32 ? n
-                                             : is_i8                                 ? whole_blocks(n)
-                                                                                     : MEMTX__TILE_ROWS;
-    if (is_i8 && topk->threshold > -INFINITY) {
-        give_above(topk, tile, i, first_id);
-    } else {
-        memtx__topk_add(topk, tile->products + i * n_apart, first_id, n);
+    const size_t n_apart = tile->precision == MEMTX__PRECISION_F32  ? tile->n_rows
+                           : tile->precision == MEMTX__PRECISION_I8 ? whole_blocks(tile->n_rows)
+                                                                    : MEMTX__TILE_ROWS;
+    if (tile->precision == MEMTX__PRECISION_I8 && has_limits(topk, n)) {
+        give_above(topk, tile, n, first_id);
+        return;
+    }
+    for (size_t q = 0; q < n; q++) {
+        memtx__topk_add(&topk[q], tile->products + q * n_apart, first_id, tile->n_rows);
     }
 }

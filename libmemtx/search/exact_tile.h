@@ -60,7 +60,8 @@ void memtx__tile_read(struct memtx__tile *tile, enum memtx_row_type type, const 
  * TILE_QUERIES_BF16 queries must be there, whatever they are. */
 int memtx__tile_multiply(struct memtx__tile *tile, const void *queries, const struct memtx__topk *topk, size_t n);
 
-/* Offers the scores of query i of the last product to its state; the tile's rows are first_id, first_id + 1 .. */
-void memtx__tile_give(struct memtx__topk *topk, struct memtx__tile *tile, size_t i, int64_t first_id);
+/* Offers the scores of the last product, of n queries, to their states topk[n]; the tile's rows are first_id,
+ * first_id + 1 .. */
+void memtx__tile_give(struct memtx__topk *topk, struct memtx__tile *tile, size_t n, int64_t first_id);
 
 #endif
