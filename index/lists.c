@@ -3,6 +3,7 @@
  * taken from a sample of them leaves few. */
 #include "lists.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -82,24 +83,45 @@ void index_lists_add(struct index_lists *lists, size_t list, size_t n, const int
 
 /* ---- choosing --------------------------------------------------------------------------------- */
 
-/* scores[n_q][n_all] of all lists; -inf of one that is empty. */
-static void score(float *scores, size_t n_all, const struct index_lists *const *parts, size_t n_parts, size_t n_q,
-                  const float *queries)
+/* All lists that are searched together. */
+struct all_lists {
+    const struct index_lists *const *parts;
+    size_t n_parts, n, dim;
+    float *reach; /* [n] their radii; -inf of one that is empty */
+};
+
+static int gather_lists(struct all_lists *all, const struct index_lists *const *parts, size_t n_parts)
+{
+    *all = (struct all_lists){.parts = parts, .n_parts = n_parts, .dim = n_parts ? parts[0]->dim : 0};
+    for (size_t p = 0; p < n_parts; p++) {
+        all->n += parts[p]->n;
+    }
+    all->reach = malloc((all->n + 1) * sizeof *all->reach);
+    for (size_t p = 0, first = 0; all->reach && p < n_parts; first += parts[p++]->n) {
+        for (size_t i = 0; i < parts[p]->n; i++) {
+            all->reach[first + i] = parts[p]->n_rows[i] ? parts[p]->radii[i] : -INFINITY;
+        }
+    }
+    return all->reach ? MEMTX_OK : memtx_fail(MEMTX_E_NO_MEMORY, "no memory to rank %zu lists", all->n);
+}
+
+/* scores[n_q][all->n] */
+static void score(float *scores, const struct all_lists *all, size_t n_q, const float *queries)
 {
     const float one = 1, zero = 0;
-    for (size_t p = 0, first = 0; p < n_parts; first += parts[p++]->n) {
-        const struct index_lists *lists = parts[p];
-        const int m = (int)lists->n, n = (int)n_q, k = (int)lists->dim, stride = (int)n_all;
-        sgemm_("T", "N", &m, &n, &k, &one, lists->means, &k, queries, &k, &zero, scores + first, &stride);
-        for (size_t q = 0; q < n_q; q++) {
-            float *out = scores + q * n_all + first, square = 0;
-            for (size_t j = 0; j < lists->dim; j++) {
-                square += queries[q * lists->dim + j] * queries[q * lists->dim + j];
-            }
-            const float spread = RADIUS_COUNTED * sqrtf(square / (float)lists->dim);
-            for (size_t i = 0; i < lists->n; i++) {
-                out[i] = lists->n_rows[i] ? out[i] + spread * lists->radii[i] : -INFINITY;
-            }
+    const int n = (int)n_q, k = (int)all->dim, stride = (int)all->n;
+    for (size_t p = 0, first = 0; p < all->n_parts; first += all->parts[p++]->n) {
+        const int m = (int)all->parts[p]->n;
+        sgemm_("T", "N", &m, &n, &k, &one, all->parts[p]->means, &k, queries, &k, &zero, scores + first, &stride);
+    }
+    for (size_t q = 0; q < n_q; q++) {
+        float *out = scores + q * all->n, square = 0;
+        for (size_t j = 0; j < all->dim; j++) {
+            square += queries[q * all->dim + j] * queries[q * all->dim + j];
+        }
+        const float counted = RADIUS_COUNTED * sqrtf(square / (float)all->dim) + FLT_MIN; /* not zero times infinite */
+        for (size_t i = 0; i < all->n; i++) {
+            out[i] += counted * all->reach[i];
         }
     }
 }
@@ -199,22 +221,16 @@ static void choose(uint32_t *chosen, const struct scratch *scratch, const float 
     }
 }
 
-int index_lists_choose(uint32_t *chosen, const struct index_lists *const *parts, size_t n_parts, size_t n_q,
-                       const float *queries, size_t n_wanted)
+static int choose_all(uint32_t *chosen, const struct all_lists *all, size_t n_q, const float *queries, size_t n_wanted)
 {
-    const size_t dim = n_parts ? parts[0]->dim : 0;
-    size_t n_all = 0;
     bool has_failed = false;
-    for (size_t p = 0; p < n_parts; p++) {
-        n_all += parts[p]->n;
-    }
-    const size_t fitting = HELD_SCORES / (n_all + 1) + 1, most = fitting < MOST_QUERIES ? fitting : MOST_QUERIES;
+    const size_t fitting = HELD_SCORES / (all->n + 1) + 1, most = fitting < MOST_QUERIES ? fitting : MOST_QUERIES;
     const size_t block = n_q > 0 && n_q < most ? n_q : most;
 #pragma omp parallel reduction(|| : has_failed) if (n_q > 1)
     {
-        float *scores = malloc(block * (n_all + 1) * sizeof *scores);
-        const struct scratch scratch = {malloc((n_all + 1) * sizeof *scratch.values),
-                                        malloc((n_all + 1) * sizeof *scratch.places)};
+        float *scores = malloc(block * (all->n + 1) * sizeof *scores);
+        const struct scratch scratch = {malloc((all->n + 1) * sizeof *scratch.values),
+                                        malloc((all->n + 1) * sizeof *scratch.places)};
         has_failed = !scores || !scratch.values || !scratch.places;
 #pragma omp for schedule(dynamic)
         for (size_t first = 0; first < n_q; first += block) {
@@ -222,14 +238,26 @@ int index_lists_choose(uint32_t *chosen, const struct index_lists *const *parts,
             if (has_failed) {
                 continue;
             }
-            score(scores, n_all, parts, n_parts, n, queries + first * dim);
+            score(scores, all, n, queries + first * all->dim);
             for (size_t q = 0; q < n; q++) {
-                choose(chosen + (first + q) * n_wanted, &scratch, scores + q * n_all, n_all, n_wanted);
+                choose(chosen + (first + q) * n_wanted, &scratch, scores + q * all->n, all->n, n_wanted);
             }
         }
         free(scratch.places);
         free(scratch.values);
         free(scores);
     }
-    return has_failed ? memtx_fail(MEMTX_E_NO_MEMORY, "no memory to rank %zu lists", n_all) : MEMTX_OK;
+    return has_failed ? memtx_fail(MEMTX_E_NO_MEMORY, "no memory to rank %zu lists", all->n) : MEMTX_OK;
+}
+
+int index_lists_choose(uint32_t *chosen, const struct index_lists *const *parts, size_t n_parts, size_t n_q,
+                       const float *queries, size_t n_wanted)
+{
+    struct all_lists all;
+    int status = gather_lists(&all, parts, n_parts);
+    if (!status) {
+        status = choose_all(chosen, &all, n_q, queries, n_wanted);
+    }
+    free(all.reach);
+    return status;
 }

@@ -113,8 +113,11 @@ static int search_aside(float *scores, int64_t *ids, const void *context, index_
     for (size_t first = 0; !status && first < r->n_q; first += block) {
         const size_t n = r->n_q - first < block ? r->n_q - first : block;
         status = search(found, found_ids, context, first, n, n_hits);
-        for (size_t q = 0; !status && q < n; q++) {
-            keep(scores, ids, r, first + q, found + q * n_hits, found_ids + q * n_hits, n_hits);
+        if (!status) {
+#pragma omp parallel for schedule(static) if (n > 1)
+            for (size_t q = 0; q < n; q++) {
+                keep(scores, ids, r, first + q, found + q * n_hits, found_ids + q * n_hits, n_hits);
+            }
         }
     }
     free(found_ids);
@@ -138,8 +141,11 @@ int index_ranges_search(float *scores, int64_t *ids, const void *context, index_
     if (n_hits != 0) { /* as many as are wanted: they are written where they belong */
         status = search(scores, ids, context, 0, r->n_q, n_hits);
     }
-    for (size_t q = 0; !status && q < r->n_q; q++) {
-        keep(scores, ids, r, q, scores + q * r->k, ids + q * r->k, n_hits);
+    if (!status) {
+#pragma omp parallel for schedule(static) if (r->n_q > 1)
+        for (size_t q = 0; q < r->n_q; q++) {
+            keep(scores, ids, r, q, scores + q * r->k, ids + q * r->k, n_hits);
+        }
     }
     return status;
 }

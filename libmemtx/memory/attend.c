@@ -64,13 +64,20 @@ static void answer_nothing(float *V_mem, float *LSE_mem, struct memtx_hit *hits,
     }
 }
 
+/* A stored row of chunks. */
+static const unsigned char *row_at(const struct memtx_memory *memory, const unsigned char *const *chunks, int64_t id)
+{
+    const memtx_store *store = memory->store;
+    return chunks[(uint64_t)id / store->chunk_rows] + (uint64_t)id % store->chunk_rows * store->row_bytes;
+}
+
 /* Query i of the search: logits of the rows found, their softmax, the sum of their values. */
 static void attend_query(float *V_mem, float *LSE_mem, struct memtx_hit *hits, const struct memtx__pair_search *search,
                          size_t i)
 {
     const struct memtx_memory *memory = search->memory;
     const memtx_store *store = memory->store;
-    const size_t head_size = store->spec.head_size, k = memory->options.k, row_bytes = store->row_bytes;
+    const size_t head_size = store->spec.head_size, k = memory->options.k;
     const size_t head = search->kv_head * search->group + i % search->group;
     const size_t out = place_of(search, i), thread = (size_t)omp_get_thread_num();
     const int64_t *ids = memory->ids + i * k;
@@ -81,15 +88,18 @@ static void attend_query(float *V_mem, float *LSE_mem, struct memtx_hit *hits, c
     uint64_t turned_by = UINT64_MAX;
     size_t n = 0;
 
+    for (size_t j = 0; j < k && ids[j] >= 0; j++) {
+        memtx__row_fetch(row_at(memory, memory->keys, ids[j]), store->row_bytes);
+        memtx__row_fetch(row_at(memory, memory->values, ids[j]), store->row_bytes);
+    }
     for (; n < k && ids[n] >= 0; n++) {
-        uint64_t distance, age, id = (uint64_t)ids[n];
-        measure(&distance, &age, memory, id, search->positions[i / search->group]);
+        uint64_t distance, age;
+        measure(&distance, &age, memory, (uint64_t)ids[n], search->positions[i / search->group]);
         if (distance != turned_by) {
             memtx__rope_turn(turned, &memory->rope, query, distance, head_size);
             turned_by = distance;
         }
-        memtx__rows_read(row, store->spec.row_type,
-                         memory->keys[id / store->chunk_rows] + id % store->chunk_rows * row_bytes, head_size);
+        memtx__rows_read(row, store->spec.row_type, row_at(memory, memory->keys, ids[n]), head_size);
         logits[n] =
             scale * memtx__dot(turned, row, head_size) - memory->options.lambda * (float)age / (float)TOKENS_PER_AGE;
     }
@@ -102,9 +112,7 @@ static void attend_query(float *V_mem, float *LSE_mem, struct memtx_hit *hits, c
     }
     memtx__softmax_row(&total, &LSE_mem[out], logits, 1.0F, n);
     for (size_t j = 0; j < n; j++) {
-        uint64_t id = (uint64_t)ids[j];
-        memtx__rows_read(row, store->spec.row_type,
-                         memory->values[id / store->chunk_rows] + id % store->chunk_rows * row_bytes, head_size);
+        memtx__rows_read(row, store->spec.row_type, row_at(memory, memory->values, ids[j]), head_size);
         add_scaled(V_mem + out * head_size, row, logits[j] / total, head_size);
     }
 }

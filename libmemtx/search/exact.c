@@ -173,14 +173,13 @@ static const unsigned char *row_at(const struct memtx__row_set *rows, int64_t pl
     return rows->blocks[place >> 32].rows + row * rows->dim * memtx__row_type_bytes(rows->type);
 }
 
-/* The rows of n candidates, in f32. They lie anywhere: fetched ahead, they are waited for together. */
+/* The rows of n candidates, in f32. */
 static void gather(float *out, const struct memtx__row_set *rows, const struct memtx__candidate *candidates, size_t n)
 {
+    const size_t row_bytes = rows->dim * memtx__row_type_bytes(rows->type);
     for (size_t i = 0; i < n; i++) {
         if (i + FETCHED_AHEAD < n) {
-            const unsigned char *next = row_at(rows, candidates[i + FETCHED_AHEAD].id);
-            __builtin_prefetch(next);
-            __builtin_prefetch(next + 64);
+            memtx__row_fetch(row_at(rows, candidates[i + FETCHED_AHEAD].id), row_bytes);
         }
         memtx__rows_read(out + i * rows->dim, rows->type, row_at(rows, candidates[i].id), rows->dim);
     }

@@ -76,6 +76,12 @@ static int visible_within(uint64_t *n_rows, struct search *search, uint64_t firs
 
 /* ---- merging ---------------------------------------------------------------------------------- */
 
+static const unsigned char *row_at(const struct search *search, uint64_t id)
+{
+    const memtx_store *store = search->runs->store;
+    return search->query->keys[id / store->chunk_rows] + id % store->chunk_rows * store->row_bytes;
+}
+
 /* Candidates ids[n][k], counted from first_row, of n queries from `first` on, or of those that `which` names, scored from
  * the stored rows. */
 static int merge(struct search *search, const int64_t *ids, uint64_t first_row, size_t first, const size_t *which,
@@ -96,9 +102,11 @@ static int merge(struct search *search, const int64_t *ids, uint64_t first_row, 
         const size_t q = which ? which[i] : first + i;
         float row[MEMTX__MAX_HEAD_SIZE];
         for (size_t j = 0; j < k && ids[i * k + j] >= 0; j++) {
+            memtx__row_fetch(row_at(search, first_row + (uint64_t)ids[i * k + j]), store->row_bytes);
+        }
+        for (size_t j = 0; j < k && ids[i * k + j] >= 0; j++) {
             const uint64_t id = first_row + (uint64_t)ids[i * k + j];
-            memtx__rows_read(row, store->spec.row_type,
-                             query->keys[id / store->chunk_rows] + id % store->chunk_rows * store->row_bytes, dim);
+            memtx__rows_read(row, store->spec.row_type, row_at(search, id), dim);
             memtx__topk_push(&search->runs->topk[q],
                              (struct memtx__candidate){memtx__dot(query->queries + q * dim, row, dim), (int64_t)id});
         }
