@@ -221,16 +221,35 @@ MEMTX__CLONES static void round_columns(uint32_t *words, struct lanes *lanes, co
     memcpy(lanes->kept, kept, sizeof kept);
 }
 
-/* How rows are rounded; what has no bounds, or is no number, to zeros. */
-static void choose_steps(struct lanes *lanes, float *columns, size_t dim)
+/* How rows are rounded: to zeros those that have no bounds or are no numbers. */
+MEMTX__CLONES static void choose_steps(struct lanes *lanes)
+{
+#pragma omp simd
+    for (size_t lane = 0; lane < LANES; lane++) {
+        const bool rounds = lanes->size_bits[lane] <= bits_of(MOST) && lanes->largest[lane] >= LEAST;
+        lanes->steps[lane] = rounds ? 127 / lanes->largest[lane] : 0;
+        lanes->scales[lane] = rounds ? lanes->largest[lane] / 127 : 0;
+    }
+}
+
+/* What is too large, or no number, makes no number of the sums either. */
+static void clear_unusual(float *columns, const struct lanes *lanes, size_t dim)
 {
     for (size_t lane = 0; lane < LANES; lane++) {
-        const bool is_usual = lanes->size_bits[lane] <= bits_of(MOST), has_numbers = lanes->largest[lane] >= LEAST;
-        lanes->steps[lane] = is_usual && has_numbers ? 127 / lanes->largest[lane] : 0;
-        lanes->scales[lane] = is_usual && has_numbers ? lanes->largest[lane] / 127 : 0;
-        for (size_t i = 0; i < dim && !is_usual; i++) {
+        for (size_t i = 0; i < dim && lanes->size_bits[lane] > bits_of(MOST); i++) {
             columns[i * LANES + lane] = 0;
         }
+    }
+}
+
+/* slacks[LANES] for centres of this length. */
+MEMTX__CLONES static void find_slacks(float *slacks, const struct lanes *lanes, float length, float loss,
+                                      float rounding)
+{
+#pragma omp simd
+    for (size_t lane = 0; lane < LANES; lane++) {
+        const float e = sqrtf(lanes->lost[lane]), x = sqrtf(lanes->kept[lane]);
+        slacks[lane] = e + loss * x + (e + x + 2 * length) * rounding;
     }
 }
 
@@ -245,14 +264,14 @@ void memtx__i8_round_rows(struct memtx__i8_rows *rows, size_t first, const float
     take_centre(&lanes, rows->columns, centre, dim);
     transform_lanes(rows->columns, dim);
     find_largest(&lanes, rows->columns, fours);
-    choose_steps(&lanes, rows->columns, dim);
+    choose_steps(&lanes);
+    clear_unusual(rows->columns, &lanes, dim);
     round_columns((uint32_t *)(void *)(rows->numbers + first * memtx__i8_query_bytes(dim)), &lanes, rows->columns,
                   fours);
+    find_slacks(rows->slacks + first, &lanes, length, loss, rounding(dim));
     for (size_t lane = 0; lane < LANES; lane++) {
-        const float e = sqrtf(lanes.lost[lane]), x = sqrtf(lanes.kept[lane]);
         const int32_t bits = lanes.size_bits[lane];
         rows->scales[first + lane] = bits >= INFINITE_BITS ? NAN : lanes.scales[lane];
-        rows->slacks[first + lane] = e + loss * x + (e + x + 2 * length) * rounding(dim);
         rows->is_out |= lane < n && ((bits > bits_of(MOST) && bits < INFINITE_BITS) ||
                                      (bits <= bits_of(MOST) && lanes.largest[lane] > 0 && lanes.largest[lane] < LEAST));
     }
