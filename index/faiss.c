@@ -25,8 +25,10 @@
 #include "faiss_index.h"
 #include "ranges.h"
 
-/* Rows that are copied and added at a time. */
-enum { ADDED_ROWS = 1 << 14 };
+enum {
+    ADDED_ROWS = 1 << 14, /* copied and added at a time */
+    TOLD_SHARES = 4,      /* of nprobe: lists of a query that FAISS takes at once */
+};
 
 /* ---- errors, threads -------------------------------------------------------------------------- */
 
@@ -80,8 +82,10 @@ void index_faiss_destroy(void *index)
 int index_faiss_set_options(struct faiss_index *self)
 {
     const struct index_spec *spec = &self->spec;
-    if (spec->n_lists) { /* room for all: how many are chosen is decided for each query (faiss_ivf.c) */
-        faiss_IndexIVF_set_nprobe(faiss_IndexIVF_cast(self->faiss), spec->n_lists);
+    if (spec->n_lists) { /* of several parts one may hold more of a query's lists than its share (faiss_ivf.c) */
+        const size_t n = (size_t)TOLD_SHARES * spec->nprobe;
+        self->n_told = n < spec->n_lists ? n : spec->n_lists;
+        faiss_IndexIVF_set_nprobe(faiss_IndexIVF_cast(self->faiss), self->n_told);
     }
     if (!spec->n_links) {
         return MEMTX_OK;

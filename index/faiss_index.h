@@ -22,6 +22,7 @@ struct faiss_index {
     struct index_spec spec;
     float *mean;              /* [dim] of the training rows */
     struct index_lists lists; /* IVF */
+    size_t n_told;            /* of a query's lists, that FAISS is told at once */
     uint64_t n_mapped_bytes;
     bool is_loaded;
 };

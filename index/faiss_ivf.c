@@ -1,10 +1,11 @@
 /* Searching the lists of IVF (faiss_index.h): lists.h chooses nprobe for each part, wherever they lie, and FAISS scans
  * those (faiss_IndexIVF_search_preassigned).
  *
- * FAISS's index is told to expect as many lists for a query as there are, and the unused places hold -1, which it passes
- * over: nprobe stands in the index, so it could not differ from query to query, nor be changed while others search. Such
- * a call uses the calling thread alone; the queries are shared among threads here, so that an exception of FAISS's ends
- * a call and not the process. */
+ * How many lists of a query FAISS takes at once, its own nprobe, stands in the index: it could not differ from query to
+ * query, nor be changed while others search. It is some times the nprobe of the spec, and unused places hold -1, which
+ * FAISS passes over; a query that has chosen more of one part is asked about again, and what was found is merged. A call
+ * uses the calling thread alone; the queries are shared among threads here, so that an exception of FAISS's ends a call
+ * and not the process. */
 #include "faiss_index.h"
 
 #include <stdlib.h>
@@ -46,14 +47,23 @@ static size_t first_from(const uint32_t *numbers, size_t n, uint32_t least)
     return low;
 }
 
-/* The lists that one query has chosen of this part, for FAISS: assigned[n lists], and q . centroid of each. */
-static void assign(idx_t *assigned, float *products, const struct list_search *search, size_t query)
+/* What a thread works with. */
+struct scratch {
+    idx_t *assigned; /* [SLICE][n_told] lists */
+    float *products; /* [SLICE][n_told] of their queries and centroids */
+    float *scores;   /* [2][n_hits] of one query that is asked about again, and room to merge them */
+    idx_t *ids;      /* [2][n_hits] */
+};
+
+/* The lists that one query has chosen of this part, but for the first n_skipped of them, for FAISS: assigned[n_told],
+ * and q . centroid of each in products[n_told]. Gives the number of lists. */
+static size_t assign(idx_t *assigned, float *products, const struct list_search *search, size_t query, size_t n_skipped)
 {
-    const size_t n_lists = search->index->lists.n, dim = search->index->spec.dim;
+    const size_t n_lists = search->index->lists.n, dim = search->index->spec.dim, n_told = search->index->n_told;
     const uint32_t *chosen = search->chosen + query * search->n_wanted;
     const float *q = search->queries + query * dim;
-    size_t i = first_from(chosen, search->n_wanted, search->first_list), n = 0;
-    for (; i < search->n_wanted && chosen[i] - search->first_list < n_lists; i++) {
+    size_t i = first_from(chosen, search->n_wanted, search->first_list) + n_skipped, n = 0;
+    for (; i < search->n_wanted && n < n_told && chosen[i] - search->first_list < n_lists; i++) {
         const size_t list = chosen[i] - search->first_list;
         float sum = 0;
         for (size_t j = 0; j < dim; j++) {
@@ -62,38 +72,82 @@ static void assign(idx_t *assigned, float *products, const struct list_search *s
         assigned[n] = (idx_t)list;
         products[n++] = sum;
     }
-    for (; n < n_lists; n++) {
-        assigned[n] = -1;
-        products[n] = 0;
+    for (size_t unused = n; unused < n_told; unused++) {
+        assigned[unused] = -1;
+        products[unused] = 0;
     }
+    return n;
+}
+
+/* scores[n_hits] and ids[n_hits], best first, with those of the scratch, which are other rows. */
+static void merge(float *scores, int64_t *ids, const struct scratch *scratch, size_t n_hits)
+{
+    float *merged = scratch->scores + n_hits;
+    idx_t *merged_ids = scratch->ids + n_hits;
+    for (size_t n = 0, i = 0, j = 0; n < n_hits; n++) {
+        const bool is_new = ids[i] < 0 || scratch->scores[j] > scores[i];
+        merged[n] = is_new ? scratch->scores[j] : scores[i];
+        merged_ids[n] = is_new ? scratch->ids[j++] : ids[i++];
+    }
+    memcpy(scores, merged, n_hits * sizeof *scores);
+    memcpy(ids, merged_ids, n_hits * sizeof *ids);
+}
+
+/* Hits of the queries first .. first + n - 1, up to SLICE, in the lists of the scratch. */
+static int ask(float *scores, int64_t *ids, const struct list_search *search, const struct scratch *scratch,
+               size_t first, size_t n, size_t n_hits)
+{
+    const struct faiss_index *self = search->index;
+    return faiss_IndexIVF_search_preassigned(faiss_IndexIVF_cast(self->faiss), (idx_t)n,
+                                             search->queries + first * self->spec.dim, (idx_t)n_hits, scratch->assigned,
+                                             scratch->products, scores, ids, 0)
+               ? index_faiss_fail(MEMTX_E_CORRUPT, self->spec.factory)
+               : MEMTX_OK;
+}
+
+static int search_slice(float *scores, int64_t *ids, const struct list_search *search, const struct scratch *scratch,
+                        size_t first, size_t n, size_t n_hits)
+{
+    const size_t n_told = search->index->n_told;
+    bool has_more[SLICE];
+    for (size_t i = 0; i < n; i++) {
+        has_more[i] =
+            assign(scratch->assigned + i * n_told, scratch->products + i * n_told, search, first + i, 0) == n_told;
+    }
+    int status = ask(scores, ids, search, scratch, first, n, n_hits);
+    for (size_t i = 0; i < n; i++) {
+        for (size_t n_skipped = n_told; has_more[i] && !status; n_skipped += n_told) {
+            has_more[i] = assign(scratch->assigned, scratch->products, search, first + i, n_skipped) > 0;
+            if (has_more[i]) {
+                status = ask(scratch->scores, scratch->ids, search, scratch, first + i, 1, n_hits);
+                merge(scores + i * n_hits, ids + i * n_hits, scratch, n_hits);
+            }
+        }
+    }
+    return status;
 }
 
 /* index_search (ranges.h); context: a list_search. */
 static int search_lists(float *scores, int64_t *ids, const void *context, size_t first, size_t n_q, size_t n_hits)
 {
     const struct list_search *search = context;
-    const struct faiss_index *self = search->index;
-    const FaissIndexIVF *ivf = faiss_IndexIVF_cast(self->faiss);
-    const size_t n_lists = self->lists.n, fitting = HELD_PLACES / n_lists + 1;
+    const size_t n_told = search->index->n_told, fitting = HELD_PLACES / n_told + 1;
     const size_t most = fitting < SLICE ? fitting : SLICE, slice = n_q < most ? n_q : most;
     int status = MEMTX_OK;
     char error[256] = "";
 #pragma omp parallel if (n_q > 1)
     {
-        idx_t *assigned = malloc(slice * n_lists * sizeof *assigned);
-        float *products = malloc(slice * n_lists * sizeof *products);
-        int failed =
-            assigned && products ? MEMTX_OK : memtx_fail(MEMTX_E_NO_MEMORY, "no memory to search %zu lists", n_lists);
+        const struct scratch scratch = {
+            malloc(slice * n_told * sizeof *scratch.assigned), malloc(slice * n_told * sizeof *scratch.products),
+            malloc(2 * n_hits * sizeof *scratch.scores), malloc(2 * n_hits * sizeof *scratch.ids)};
+        int failed = scratch.assigned && scratch.products && scratch.scores && scratch.ids
+                         ? MEMTX_OK
+                         : memtx_fail(MEMTX_E_NO_MEMORY, "no memory to search %zu lists", n_told);
 #pragma omp for schedule(dynamic)
         for (size_t q = 0; q < n_q; q += slice) {
             const size_t n = n_q - q < slice ? n_q - q : slice;
-            for (size_t i = 0; i < n && !failed; i++) {
-                assign(assigned + i * n_lists, products + i * n_lists, search, first + q + i);
-            }
-            if (!failed && faiss_IndexIVF_search_preassigned(
-                               ivf, (idx_t)n, search->queries + (first + q) * self->spec.dim, (idx_t)n_hits, assigned,
-                               products, scores + q * n_hits, ids + q * n_hits, 0)) {
-                failed = index_faiss_fail(MEMTX_E_CORRUPT, self->spec.factory);
+            if (!failed) {
+                failed = search_slice(scores + q * n_hits, ids + q * n_hits, search, &scratch, first + q, n, n_hits);
             }
         }
         if (failed) {
@@ -103,8 +157,10 @@ static int search_lists(float *scores, int64_t *ids, const void *context, size_t
                 (void)snprintf(error, sizeof error, "%s", memtx_last_error());
             }
         }
-        free(products);
-        free(assigned);
+        free(scratch.ids);
+        free(scratch.scores);
+        free(scratch.products);
+        free(scratch.assigned);
     }
     return status ? memtx_fail(status, "%s", error) : MEMTX_OK;
 }

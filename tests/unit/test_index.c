@@ -150,6 +150,43 @@ Test(parts, are_searched_as_one)
     free(rows);
 }
 
+/* All that is chosen may lie in one part: nearly all of its lists then, which FAISS is told of in several turns. */
+Test(parts, one_may_hold_all_that_is_chosen)
+{
+    enum { DIM = 64, N_PARTS = 8, N = 2000, N_QUERIES = 40, LARGE = 5, SMALL_K = 50 };
+    const char *spec = "faiss:IVF100,Flat@nprobe=12";
+    const struct memtx_index_range all = {0, N};
+    float *queries = scattered(N_QUERIES, DIM, 31), *rows = scattered(N_PARTS * N, DIM, 32);
+    struct memtx_index_part parts[N_PARTS];
+    void *indexes[N_PARTS];
+    for (size_t p = 0; p < N_PARTS; p++) {
+        for (size_t i = 0; i < N * DIM; i++) {
+            rows[p * N * DIM + i] *= p == LARGE ? 1 : 0.01F;
+        }
+        indexes[p] = built(spec, N, rows + p * N * DIM, DIM);
+        parts[p] = (struct memtx_index_part){indexes[p], &all, 1};
+    }
+    struct hits want = plain_search(N_QUERIES, queries, SMALL_K, N, rows + LARGE * N * DIM, DIM);
+    struct hits got = hits_make(N_PARTS * N_QUERIES, SMALL_K);
+    cr_assert_eq(resolved(spec)->search(got.scores, got.ids, parts, N_PARTS, N_QUERIES, queries, SMALL_K), 0);
+    struct hits part = {got.scores + LARGE * N_QUERIES * SMALL_K, got.ids + LARGE * N_QUERIES * SMALL_K, N_QUERIES,
+                        SMALL_K};
+    cr_assert_gt(recall(&part, &want), 0.95, "%.3f", recall(&part, &want));
+    for (size_t i = 0; i < N_QUERIES * SMALL_K; i++) { /* best first, none twice */
+        const bool follows = i % SMALL_K > 0;
+        cr_assert(!follows || part.scores[i] < part.scores[i - 1]);
+        cr_assert(fabs(dot(queries + i / SMALL_K * DIM, rows + (LARGE * N + (size_t)part.ids[i]) * DIM, DIM) -
+                       (double)part.scores[i]) < 1e-3);
+    }
+    for (size_t p = 0; p < N_PARTS; p++) {
+        resolved(spec)->destroy(indexes[p]);
+    }
+    hits_free(&got);
+    hits_free(&want);
+    free(queries);
+    free(rows);
+}
+
 /* A row far from all others is the best of most queries, and lies in a list of which it is no fair part. */
 Test(parts, a_row_far_out_is_found)
 {
