@@ -120,6 +120,8 @@ static int search_slice(float *scores, int64_t *ids, const struct list_search *s
             has_more[i] = assign(scratch->assigned, scratch->products, search, first + i, n_skipped) > 0;
             if (has_more[i]) {
                 status = ask(scratch->scores, scratch->ids, search, scratch, first + i, 1, n_hits);
+            }
+            if (has_more[i] && !status) {
                 merge(scores + i * n_hits, ids + i * n_hits, scratch, n_hits);
             }
         }

@@ -112,17 +112,19 @@ static int32_t order_of(float score)
     return bits >= 0 ? bits : bits ^ INT32_MAX;
 }
 
-/* The largest order that at least k of n reach. */
-static int32_t kth_order(const int32_t *orders, size_t n, size_t k)
+/* An order that k of n reach, or where ties leave none, the k-th largest; at least k reach `least`, none is above
+ * `greatest`. */
+static int32_t kth_order(const int32_t *orders, int32_t least, int32_t greatest, size_t n, size_t k)
 {
-    int64_t low = INT32_MIN, high = INT32_MAX;
+    int64_t low = least, high = greatest;
     while (low < high) {
         const int64_t middle = low + (high - low + 1) / 2;
-        if (count_orders(orders, (int32_t)middle, n) >= k) {
-            low = middle;
-        } else {
-            high = middle - 1;
+        const size_t n_found = count_orders(orders, (int32_t)middle, n);
+        if (n_found == k) {
+            return (int32_t)middle;
         }
+        low = n_found > k ? middle : low;
+        high = n_found > k ? high : middle - 1;
     }
     return (int32_t)low;
 }
@@ -134,12 +136,13 @@ size_t memtx__select_largest(uint32_t *places, int32_t *orders, float *scores, s
         return places_from(places, scores, -FLT_MAX, n);
     }
     bounds_of(&least, &greatest, scores, n);
-    const size_t n_found = places_from(places, scores, rough_threshold(scores, least, greatest, n, k), n);
+    const float threshold = rough_threshold(scores, least, greatest, n, k);
+    const size_t n_found = places_from(places, scores, threshold, n);
     for (size_t i = 0; i < n_found; i++) {
         orders[i] = order_of(scores[places[i]]);
     }
-    const int32_t kth = kth_order(orders, n_found, k);
-    size_t n_places = kth == INT32_MAX ? k : k - count_orders(orders, kth + 1, n_found), n_kept = 0;
+    const int32_t kth = kth_order(orders, order_of(threshold), order_of(greatest), n_found, k);
+    size_t n_places = k - count_orders(orders, kth + 1, n_found), n_kept = 0;
     for (size_t i = 0; i < n_found; i++) { /* without a branch: what does not stay is written over by the next */
         const bool ties = orders[i] == kth && n_places > 0, stays = orders[i] > kth || ties;
         n_places -= ties;

@@ -103,6 +103,17 @@ MEMTX__CLONES static void add_spreads(float *scores, const float *spreads, size_
     }
 }
 
+/* What clusters promise a query, and which they are. */
+MEMTX__CLONES static void take_promises(float *promises, uint32_t *members, const float *scores, const float *spreads,
+                                        const uint32_t *ids, size_t n)
+{
+#pragma omp simd
+    for (size_t i = 0; i < n; i++) {
+        promises[i] = scores[i] + SPREADS_ADDED * spreads[i];
+        members[i] = ids[i];
+    }
+}
+
 /* scores[n][n_clusters] of queries and all clusters. */
 static int score_all(float *scores, float *tile, const struct memtx__cluster *cluster, const float *queries, size_t n)
 {
@@ -263,11 +274,9 @@ static int meet(struct work *w, size_t n, const uint32_t *list, size_t n_queries
     for (size_t i = 0; i < n_queries && !status; i++) {
         const size_t query = list ? list[i] : i, n_before = w->at.n_members[query];
         const size_t n_room = w->at.most_members - n_before, n_taken = n < n_room ? n : n_room;
-        float *scores = w->at.member_scores + query * w->at.most_members + n_before;
-        uint32_t *ids = w->at.members + query * w->at.most_members + n_before;
-        memcpy(scores, w->at.scores + i * n, n_taken * sizeof *scores);
-        memcpy(ids, w->at.ids, n_taken * sizeof *ids);
-        add_spreads(scores, w->at.spreads, n_taken);
+        const size_t at = query * w->at.most_members + n_before;
+        take_promises(w->at.member_scores + at, w->at.members + at, w->at.scores + i * n, w->at.spreads, w->at.ids,
+                      n_taken);
         w->at.n_members[query] += (uint32_t)n_taken;
     }
     return status;
