@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """How many times as fast as faiss:Flat exact search is, as Markdown.
 
-Runs build/bench_index over and over, each time both of them with a few repeats, and gives the median and the range of the
-ratios: between one run and the next a shared machine may have become slower, within one it hardly does. Attention as a
-whole, with both cores, and OpenBLAS as it chooses by itself (its core type is said).
+Runs build/bench_index over and over, each time both of them with a few repeats, and gives the median and the range of
+the ratios: between one run and the next a shared machine may have become slower, within one it hardly does. Attention
+as a whole, with both cores, and OpenBLAS as it chooses by itself (its core type is said).
 
     bench/flat_ratio.py [--rows 65536] [--queries 512,1536] [--runs 9] [FILE.harvest ..]
 """
@@ -40,7 +40,7 @@ def summary(ratios):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("harvests", nargs="*", metavar="FILE.harvest", help="rows of a model; random ones come in any case")
+    parser.add_argument("harvests", nargs="*", metavar="FILE.harvest", help="rows of a model; random ones come always")
     parser.add_argument("--rows", type=int, default=65536)
     parser.add_argument("--queries", default="512,1536")
     parser.add_argument("--runs", type=int, default=9)
@@ -55,8 +55,9 @@ def main():
                 print(f"{name}, {queries} queries: run {n + 1} of {args.runs}", end="\r", file=sys.stderr)
                 runs.append(run_once(args, data, queries))
             rates = [rates for rates, _ in runs]
-            print(f"| {args.rows:,}, {name} | {queries} | {args.runs} | {summary([e / flat for e, _, flat in rates])} | "
-                  f"{summary([f32 / flat for _, f32, flat in rates])} | {runs[0][1]} |", flush=True)
+            ratios = [summary([rate[i] / rate[2] for rate in rates]) for i in range(2)]
+            print(f"| {args.rows:,}, {name} | {queries} | {args.runs} | {ratios[0]} | {ratios[1]} | {runs[0][1]} |",
+                  flush=True)
 
 
 if __name__ == "__main__":
