@@ -1,8 +1,9 @@
 /* Upper bounds of inner products from int8, for a first pass that misses nothing (exact.h).
  *
- * Of a row k and a query q, x = H (k - c) and z = H q are rounded to int8, each in steps of its own largest number; c is
- * a quarter of the mean of some rows, and H an orthogonal transform (Hadamard's, in powers of two), after which no number of a
- * row is much larger than the others. With what was rounded off, e = |x - x'| and f = |z - z'|, by Cauchy and Schwarz
+ * Of a row k and a query q, x = H (k - c) and z = H q are rounded to int8, each in steps of its own largest number; c
+ * is a quarter of the mean of some rows, and H an orthogonal transform (Hadamard's, in powers of two), after which no
+ * number of a row is much larger than the others. With what was rounded off, e = |x - x'| and f = |z - z'|, by Cauchy
+ * and Schwarz
  *
  *     q . k  =  q . c + z . x  <=  q . c + z' . x' + |z| e + f |x'|
  *
