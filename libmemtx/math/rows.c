@@ -7,11 +7,27 @@
 #include "math/clones.h"
 #include "math/half.h"
 
+enum { LANES = 16 };
+
+/* Of a reduction over an array gcc adds up the lanes one after the other, through memory. */
+typedef float lanes __attribute__((vector_size(LANES * sizeof(float))));
+
 MEMTX__CLONES static float dot(const float *a, const float *b, size_t n)
 {
-    float sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (size_t i = 0; i < n; i++) {
+    lanes even = {0}, odd = {0}, a_lanes, b_lanes;
+    size_t i = 0;
+    for (; i + 2 * LANES <= n; i += 2 * LANES) {
+        memcpy(&a_lanes, a + i, sizeof a_lanes);
+        memcpy(&b_lanes, b + i, sizeof b_lanes);
+        even += a_lanes * b_lanes;
+        memcpy(&a_lanes, a + i + LANES, sizeof a_lanes);
+        memcpy(&b_lanes, b + i + LANES, sizeof b_lanes);
+        odd += a_lanes * b_lanes;
+    }
+    const lanes all = even + odd;
+    float sum = (((all[0] + all[8]) + (all[4] + all[12])) + ((all[2] + all[10]) + (all[6] + all[14]))) +
+                (((all[1] + all[9]) + (all[5] + all[13])) + ((all[3] + all[11]) + (all[7] + all[15])));
+    for (; i < n; i++) {
         sum += a[i] * b[i];
     }
     return sum;
