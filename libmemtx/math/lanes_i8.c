@@ -8,6 +8,7 @@
 #if defined(__x86_64__) && !defined(MEMTX__PLAIN) /* which a test asks for */
 #include <immintrin.h>
 #define VNNI __attribute__((target("avx512f,avx512bw,avx512vnni")))
+#define INLINE static inline __attribute__((always_inline)) /* for a constant NULL to be one inside */
 #endif
 
 /* ---- as it is meant --------------------------------------------------------------------------- */
@@ -25,15 +26,22 @@ static int32_t sum_up(const struct memtx__i8_block *rows, size_t row, const stru
     return sum;
 }
 
-static void score_plainly(float *scores, uint64_t *above, const struct memtx__i8_block *rows,
-                          const struct memtx__i8_query *queries, size_t n_queries)
+/* Both functions in one: scores or above is NULL. So are those with VNNI. */
+static void run_plainly(float *scores, uint64_t *above, const struct memtx__i8_block *rows,
+                        const struct memtx__i8_query *queries, size_t n_queries)
 {
-    memset(above, 0, n_queries * rows->n / MEMTX__I8_ROWS * sizeof *above);
+    if (above) {
+        memset(above, 0, n_queries * rows->n / MEMTX__I8_ROWS * sizeof *above);
+    }
     for (size_t i = 0; i < n_queries * rows->n; i++) {
         const struct memtx__i8_query *query = &queries[i / rows->n];
         const size_t row = i % rows->n;
-        scores[i] = fmaf(query->factor, rows->slacks[row], (float)sum_up(rows, row, query) * rows->scales[row]);
-        above[i / MEMTX__I8_ROWS] |= (uint64_t)(scores[i] > query->limit) << i % MEMTX__I8_ROWS;
+        const float score = fmaf(query->factor, rows->slacks[row], (float)sum_up(rows, row, query) * rows->scales[row]);
+        if (scores) {
+            scores[i] = score;
+        } else {
+            above[i / MEMTX__I8_ROWS] |= (uint64_t)(score > query->limit) << i % MEMTX__I8_ROWS;
+        }
     }
 }
 
@@ -51,13 +59,16 @@ VNNI static inline __m512i numbers_of(const struct memtx__i8_query *query, size_
     return _mm512_set1_epi32(numbers);
 }
 
-/* Scores of a group; gives a bit for each that is above the limit. */
-VNNI static inline uint64_t give(float *scores, sums_16 sums, const struct memtx__i8_block *rows, size_t row,
-                                 const struct memtx__i8_query *query)
+/* Scores of a group, to where they are wanted, or else a bit for each that is above the limit. */
+VNNI INLINE uint64_t give(float *scores, sums_16 sums, const struct memtx__i8_block *rows, size_t row,
+                          const struct memtx__i8_query *query)
 {
     const __m512 scaled = _mm512_mul_ps(_mm512_cvtepi32_ps((__m512i)sums), _mm512_load_ps(rows->scales + row));
     const __m512 all = _mm512_fmadd_ps(_mm512_set1_ps(query->factor), _mm512_load_ps(rows->slacks + row), scaled);
-    _mm512_store_ps(scores + row, all);
+    if (scores) {
+        _mm512_store_ps(scores + row, all);
+        return 0;
+    }
     return _mm512_cmp_ps_mask(all, _mm512_set1_ps(query->limit), _CMP_GT_OQ);
 }
 
@@ -76,17 +87,21 @@ VNNI static inline uint64_t give(float *scores, sums_16 sums, const struct memtx
     c##q = (sums_16)_mm512_dpbusd_epi32((__m512i)c##q, c, numbers);                                                    \
     d##q = (sums_16)_mm512_dpbusd_epi32((__m512i)d##q, d, numbers)
 #define GIVE(q)                                                                                                        \
-    above[q * (rows->n / 64)] = give(scores + q * rows->n, a##q, rows, row, &queries[q]) |                             \
-                                give(scores + q * rows->n, b##q, rows, row + 16, &queries[q]) << 16 |                  \
-                                give(scores + q * rows->n, c##q, rows, row + 32, &queries[q]) << 32 |                  \
-                                give(scores + q * rows->n, d##q, rows, row + 48, &queries[q]) << 48
+    to = scores ? scores + q * rows->n : NULL;                                                                         \
+    bits = give(to, a##q, rows, row, &queries[q]) | give(to, b##q, rows, row + 16, &queries[q]) << 16 |                \
+           give(to, c##q, rows, row + 32, &queries[q]) << 32 | give(to, d##q, rows, row + 48, &queries[q]) << 48;      \
+    if (above) {                                                                                                       \
+        above[q * (rows->n / MEMTX__I8_ROWS)] = bits;                                                                  \
+    }
 
 /* Rows row .. row + 63 for six queries. */
-VNNI static void score_six(float *scores, uint64_t *above, const struct memtx__i8_block *rows, size_t row,
-                           const struct memtx__i8_query *queries)
+VNNI INLINE void run_six(float *scores, uint64_t *above, const struct memtx__i8_block *rows, size_t row,
+                         const struct memtx__i8_query *queries)
 {
     const size_t four_bytes = MEMTX__I8_LANES * MEMTX__I8_FOUR, group_bytes = rows->fours * four_bytes;
     const uint8_t *at = rows->numbers + row / MEMTX__I8_LANES * group_bytes;
+    uint64_t bits;
+    float *to;
     BEGIN(0);
     BEGIN(1);
     BEGIN(2);
@@ -111,11 +126,13 @@ VNNI static void score_six(float *scores, uint64_t *above, const struct memtx__i
 }
 
 /* The same for one. */
-VNNI static void score_one(float *scores, uint64_t *above, const struct memtx__i8_block *rows, size_t row,
-                           const struct memtx__i8_query *queries)
+VNNI INLINE void run_one(float *scores, uint64_t *above, const struct memtx__i8_block *rows, size_t row,
+                         const struct memtx__i8_query *queries)
 {
     const size_t four_bytes = MEMTX__I8_LANES * MEMTX__I8_FOUR, group_bytes = rows->fours * four_bytes;
     const uint8_t *at = rows->numbers + row / MEMTX__I8_LANES * group_bytes;
+    uint64_t bits;
+    float *to;
     BEGIN(0);
     for (size_t j = 0; j < rows->fours; j++, at += four_bytes) {
         READ;
@@ -124,31 +141,58 @@ VNNI static void score_one(float *scores, uint64_t *above, const struct memtx__i
     GIVE(0);
 }
 
-static void score_fast(float *scores, uint64_t *above, const struct memtx__i8_block *rows,
-                       const struct memtx__i8_query *queries, size_t n_queries)
+VNNI INLINE void run_fast(float *scores, uint64_t *above, const struct memtx__i8_block *rows,
+                          const struct memtx__i8_query *queries, size_t n_queries)
 {
     const size_t n_blocks = rows->n / MEMTX__I8_ROWS, n_sixes = n_queries - n_queries % MEMTX__I8_QUERIES;
     for (size_t block = 0; block < n_blocks; block++) {
         const size_t row = block * MEMTX__I8_ROWS;
-        for (size_t q = 0; q < n_sixes; q += MEMTX__I8_QUERIES) {
-            score_six(scores + q * rows->n, above + q * n_blocks + block, rows, row, queries + q);
-        }
-        for (size_t q = n_sixes; q < n_queries; q++) {
-            score_one(scores + q * rows->n, above + q * n_blocks + block, rows, row, queries + q);
+        for (size_t q = 0; q < n_queries; q += q < n_sixes ? MEMTX__I8_QUERIES : 1) {
+            float *to = scores ? scores + q * rows->n : NULL;
+            uint64_t *bits = above ? above + q * n_blocks + block : NULL;
+            if (q < n_sixes) {
+                run_six(to, bits, rows, row, queries + q);
+            } else {
+                run_one(to, bits, rows, row, queries + q);
+            }
         }
     }
 }
 
+VNNI static void score_fast(float *scores, const struct memtx__i8_block *rows, const struct memtx__i8_query *queries,
+                            size_t n_queries)
+{
+    run_fast(scores, NULL, rows, queries, n_queries);
+}
+
+VNNI static void compare_fast(uint64_t *above, const struct memtx__i8_block *rows,
+                              const struct memtx__i8_query *queries, size_t n_queries)
+{
+    run_fast(NULL, above, rows, queries, n_queries);
+}
+
 #endif
 
-void memtx__lanes_i8(float *scores, uint64_t *above, const struct memtx__i8_block *rows,
-                     const struct memtx__i8_query *queries, size_t n_queries)
+void memtx__lanes_i8_score(float *scores, const struct memtx__i8_block *rows, const struct memtx__i8_query *queries,
+                           size_t n_queries)
 {
 #if defined(VNNI)
     if (__builtin_cpu_supports("avx512vnni")) {
-        score_fast(scores, above, rows, queries, n_queries);
+        score_fast(scores, rows, queries, n_queries);
         return;
     }
 #endif
-    score_plainly(scores, above, rows, queries, n_queries);
+    run_plainly(scores, NULL, rows, queries, n_queries);
+}
+
+void memtx__lanes_i8_compare(uint64_t *above, const struct memtx__i8_block *rows, const struct memtx__i8_query *queries,
+                             size_t n_queries)
+{
+#if defined(VNNI)
+    if (__builtin_cpu_supports("avx512vnni")) {
+        compare_fast(above, rows, queries, n_queries);
+        return;
+    }
+#endif
+    run_plainly(NULL, above, rows, queries, n_queries);
 }

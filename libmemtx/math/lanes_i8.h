@@ -32,9 +32,13 @@ struct memtx__i8_block {
 };
 
 /* For each of n_queries: scores[row] = scales[row] * (row . query) + factor * slacks[row], rounded twice, queries being
- * n scores apart, 64-byte aligned; and above[n_queries][n / MEMTX__I8_ROWS], a bit for each row, set where the score is
- * above the query's limit (never for NaN). */
-void memtx__lanes_i8(float *scores, uint64_t *above, const struct memtx__i8_block *rows,
-                     const struct memtx__i8_query *queries, size_t n_queries);
+ * n scores apart, 64-byte aligned. */
+void memtx__lanes_i8_score(float *scores, const struct memtx__i8_block *rows, const struct memtx__i8_query *queries,
+                           size_t n_queries);
+
+/* above[n_queries][n / MEMTX__I8_ROWS], a bit for each row, set where that score is above the query's limit (never for
+ * NaN). Scores that nobody reads take no room of a cache. */
+void memtx__lanes_i8_compare(uint64_t *above, const struct memtx__i8_block *rows, const struct memtx__i8_query *queries,
+                             size_t n_queries);
 
 #endif

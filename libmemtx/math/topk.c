@@ -342,25 +342,6 @@ size_t memtx__topk_cut(struct memtx__topk *topk)
     return topk->n;
 }
 
-size_t memtx__topk_split(struct memtx__topk *topk, size_t n)
-{
-    struct memtx__candidate *c = topk->candidates;
-    int32_t orders[MEMTX__TOPK_MOST_CANDIDATES];
-    size_t n_first = 0;
-    bool no_ties;
-    if (topk->n <= n) {
-        return topk->n;
-    }
-    orders_of(orders, c, topk->n);
-    const int32_t nth = near_kth_largest(&no_ties, orders, topk->n, n, n);
-    for (size_t i = 0; i < topk->n; i++) {
-        if (orders[i] >= nth) {
-            swap(&c[i], &c[n_first++]); /* orders of places before are not looked at again */
-        }
-    }
-    return n_first;
-}
-
 size_t memtx__topk_end(struct memtx__topk *topk)
 {
     (void)memtx__topk_cut(topk);

@@ -50,9 +50,6 @@ static inline void memtx__topk_push(struct memtx__topk *topk, struct memtx__cand
 /* Drops all but the k best, in no particular order; gives the number that is left. */
 size_t memtx__topk_cut(struct memtx__topk *topk);
 
-/* Puts the n best first, in no order, and with them what ties with the last; gives how many these are. */
-size_t memtx__topk_split(struct memtx__topk *topk, size_t n);
-
 /* Sorts what is left, best first, ties by the lower id, and gives its number, at most k. */
 size_t memtx__topk_end(struct memtx__topk *topk);
 

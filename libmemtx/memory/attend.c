@@ -1,11 +1,12 @@
 /* Attention over retrieved rows (memtx/memory.h; Memorizing Transformers, section 3.2; DESIGN 3 and 4).
  *
  * One key space per kv head, so the whole group of query heads searches at once: the queries are turned by delta, the
- * search ranks by R(delta) q . k, and each of the k rows found gets its logit anew at its own distance min(distance,
- * delta), from the stored row. The softmax over these k gives V_mem and LSE_mem; the blend with local attention is the
+ * search ranks by R(delta) q . k, and each of the k rows found gets its logit from the stored row, at its own distance
+ * min(distance, delta). The softmax over these k gives V_mem and LSE_mem; the blend with local attention is the
  * caller's. Departure from the paper: its keys carry a position (or none); here they are stored before RoPE.
  *
- * Cost: the search; then k rows of keys and of values read at random for each query and head, which is memory traffic.
+ * Cost: the search; then k rows of values, and of keys where the search has not met them, read at random for each query
+ * and head, which is memory traffic.
  */
 #include <math.h>
 #include <omp.h>
@@ -71,6 +72,29 @@ static const unsigned char *row_at(const struct memtx_memory *memory, const unsi
     return chunks[(uint64_t)id / store->chunk_rows] + (uint64_t)id % store->chunk_rows * store->row_bytes;
 }
 
+/* A query as it stands at a distance from the keys, in a thread's scratch. */
+struct turned {
+    const float *plain; /* [D] */
+    float *query;       /* [D] */
+    uint64_t by;        /* UINT64_MAX: not turned yet */
+};
+
+/* Hit `at` of [n_q * group][k], q . k at this distance. What the search ranked by was turned by delta. */
+static float product_of(struct turned *turned, float *row, const struct memtx_memory *memory, size_t at,
+                        uint64_t distance)
+{
+    const size_t head_size = memory->store->spec.head_size;
+    if (memory->has_scores && distance == memory->options.delta) {
+        return memory->scores[at];
+    }
+    if (distance != turned->by) {
+        memtx__rope_turn(turned->query, &memory->rope, turned->plain, distance, head_size);
+        turned->by = distance;
+    }
+    memtx__rows_read(row, memory->store->spec.row_type, row_at(memory, memory->keys, memory->ids[at]), head_size);
+    return memtx__dot(turned->query, row, head_size);
+}
+
 /* Query i of the search: logits of the rows found, their softmax, the sum of their values. */
 static void attend_query(float *V_mem, float *LSE_mem, struct memtx_hit *hits, const struct memtx__pair_search *search,
                          size_t i)
@@ -81,27 +105,22 @@ static void attend_query(float *V_mem, float *LSE_mem, struct memtx_hit *hits, c
     const size_t head = search->kv_head * search->group + i % search->group;
     const size_t out = place_of(search, i), thread = (size_t)omp_get_thread_num();
     const int64_t *ids = memory->ids + i * k;
-    const float *query = search->queries + out * head_size;
     const float scale = memory->tau[search->layer * store->spec.n_heads + head] * store->spec.scale;
-    float *row = memory->rows + thread * 2 * head_size, *turned = row + head_size;
-    float *logits = memory->logits + thread * k, total;
-    uint64_t turned_by = UINT64_MAX;
+    float *row = memory->rows + thread * 2 * head_size, *logits = memory->logits + thread * k, total;
+    struct turned turned = {search->queries + out * head_size, row + head_size, UINT64_MAX};
     size_t n = 0;
 
     for (size_t j = 0; j < k && ids[j] >= 0; j++) {
-        memtx__row_fetch(row_at(memory, memory->keys, ids[j]), store->row_bytes);
+        if (!memory->has_scores) {
+            memtx__row_fetch(row_at(memory, memory->keys, ids[j]), store->row_bytes);
+        }
         memtx__row_fetch(row_at(memory, memory->values, ids[j]), store->row_bytes);
     }
     for (; n < k && ids[n] >= 0; n++) {
         uint64_t distance, age;
         measure(&distance, &age, memory, (uint64_t)ids[n], search->positions[i / search->group]);
-        if (distance != turned_by) {
-            memtx__rope_turn(turned, &memory->rope, query, distance, head_size);
-            turned_by = distance;
-        }
-        memtx__rows_read(row, store->spec.row_type, row_at(memory, memory->keys, ids[n]), head_size);
-        logits[n] =
-            scale * memtx__dot(turned, row, head_size) - memory->options.lambda * (float)age / (float)TOKENS_PER_AGE;
+        const float product = product_of(&turned, row, memory, i * k + n, distance);
+        logits[n] = scale * product - memory->options.lambda * (float)age / (float)TOKENS_PER_AGE;
     }
     answer_nothing(V_mem, LSE_mem, hits, memory, out);
     if (n == 0) {

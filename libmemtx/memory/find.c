@@ -239,6 +239,7 @@ int memtx__memory_choose(struct memtx__choice *out, const struct memtx_memory_op
 int memtx__memory_find(struct memtx_memory *memory, const struct memtx__pair_search *search)
 {
     const size_t n_queries = search->n_q * search->group;
+    memory->has_scores = false;
     if (memory->choice.finder == MEMTX__FIND_RUNS) {
         return find_in_runs(memory, search);
     }
@@ -256,8 +257,10 @@ int memtx__memory_find(struct memtx_memory *memory, const struct memtx__pair_sea
     turn_queries(memory, search);
     const struct memtx__row_set rows = {memory->blocks, memory->n_blocks, memory->store->spec.row_type,
                                         memory->store->spec.head_size};
-    return memory->choice.finder == MEMTX__FIND_CLUSTER && memory->n_visible >= memory->choice.least_rows
-               ? find_in_clusters(memory, search, &rows)
-               : memtx__exact_search(NULL, memory->ids, &memory->exact, &rows, memory->queries, n_queries,
-                                     memory->options.k);
+    if (memory->choice.finder == MEMTX__FIND_CLUSTER && memory->n_visible >= memory->choice.least_rows) {
+        return find_in_clusters(memory, search, &rows);
+    }
+    memory->has_scores = true;
+    return memtx__exact_search(memory->scores, memory->ids, &memory->exact, &rows, memory->queries, n_queries,
+                               memory->options.k);
 }

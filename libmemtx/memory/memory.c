@@ -45,6 +45,7 @@ static void take_scratch(struct memtx_memory *memory, struct memtx__arena *arena
     const size_t k = memory->options.k, head_size = spec->head_size;
     memory->queries = memtx__arena_take(arena, n_queries * head_size, sizeof *memory->queries);
     memory->ids = memtx__arena_take(arena, n_queries * k, sizeof *memory->ids);
+    memory->scores = memtx__arena_take(arena, n_queries * k, sizeof *memory->scores);
     memory->rows = memtx__arena_take(arena, memory->n_threads * 2 * head_size, sizeof *memory->rows);
     memory->logits = memtx__arena_take(arena, memory->n_threads * k, sizeof *memory->logits);
     memtx__exact_take_low(&memory->exact, arena, memory->choice.pass, n_queries, k, head_size);

@@ -1,9 +1,9 @@
 /* Exact search (exact.h).
  *
- * Threads share queries and rows: each takes a slice of the queries over a part of the rows, and what is found in
- * the parts is merged. For a part each query has one state more, for a slice each tile is converted once more. So few
- * queries have parts only; many in f32 slices only; and in int8, where a tile costs as much as some eighty queries,
- * there are parts first. Tile and block are sized so that the scores of a block stay in a core's second-level cache
+ * Threads share queries and rows: each takes a slice of the queries over a part of the rows, which is whatever blocks
+ * the others have not taken yet, and what is found in the parts is merged. For a part each query has one state more,
+ * for a slice each tile is converted once more. So few queries have parts only; many in f32 slices only; and in int8,
+ * where a tile costs as much as some eighty queries, there are parts first. Tile and block are sized so that the scores of a block stay in a core's second-level cache
  * until they are scanned.
  */
 #include "search/exact.h"
@@ -13,22 +13,21 @@
 #include <string.h>
 
 #include "base/status.h"
-#include "math/clones.h"
 #include "math/rows.h"
 #include "search/exact_call.h"
 
 enum {
     FEW_QUERIES = 64,  /* for each thread: fewer share the rows */
     MOST_PARTS = 4,    /* of the rows, for more queries than that */
+    FEW_FOUND = 256,   /* hits of all queries: fewer are scored by one thread */
     LEAST_SPARE = 32,  /* candidates beyond k, however small k is */
-    SUMS_AT_ONCE = 8,  /* of candidates that are scored again */
     FETCHED_AHEAD = 8, /* candidates' rows */
 };
 
 /* Of each type, for each neighbour (bench/README.md). */
 static size_t default_candidates(enum memtx__precision precision)
 {
-    return precision == MEMTX__PRECISION_F32 ? 1 : precision == MEMTX__PRECISION_I8 ? 6 : 2;
+    return precision == MEMTX__PRECISION_F32 ? 1 : precision == MEMTX__PRECISION_I8 ? 5 : 2;
 }
 
 void memtx__exact_take(struct memtx__exact *exact, struct memtx__arena *arena, size_t most_queries, size_t most_k,
@@ -38,15 +37,18 @@ void memtx__exact_take(struct memtx__exact *exact, struct memtx__arena *arena, s
                           most_k, dim);
 }
 
-/* What the first pass finds for k neighbours. */
-static size_t n_found_first(const struct memtx__exact *exact, size_t k)
+size_t memtx__exact_n_candidates(const struct memtx__exact *exact, size_t k)
 {
-    if (exact->precision == MEMTX__PRECISION_F32) {
-        return k;
-    }
     size_t n = k * exact->n_candidates;
     n = n < k + LEAST_SPARE ? k + LEAST_SPARE : n;
-    return n < MEMTX__TOPK_MOST_K ? n : MEMTX__TOPK_MOST_K;
+    const bool is_held = exact->precision != MEMTX__PRECISION_I8;
+    return is_held && n > MEMTX__TOPK_MOST_K ? MEMTX__TOPK_MOST_K : n;
+}
+
+/* What a state holds of a search for k. In int8 candidates are scored at once, and the k best kept. */
+static size_t n_held(const struct memtx__exact *exact, enum memtx__precision precision, size_t k)
+{
+    return precision == MEMTX__PRECISION_BF16 ? memtx__exact_n_candidates(exact, k) : k;
 }
 
 /* Of the rows, so that the threads can share the queries of each evenly. */
@@ -85,11 +87,12 @@ void memtx__exact_take_low(struct memtx__exact *exact, struct memtx__arena *aren
             memtx__arena_take(arena, most_queries + MEMTX__TILE_QUERIES_BF16, memtx__tile_query_bytes(precision, dim));
     }
     if (precision == MEMTX__PRECISION_I8) {
-        memtx__exact_take_bounds(&exact->bounds, arena, most_queries, dim);
+        memtx__exact_take_bounds(&exact->bounds, arena, most_queries, n_slots, dim);
     }
     exact->candidates = memtx__arena_take(
-        arena, n_slots, memtx__topk_capacity(n_found_first(exact, most_k)) * sizeof *exact->candidates);
+        arena, n_slots, memtx__topk_capacity(n_held(exact, precision, most_k)) * sizeof *exact->candidates);
     exact->topk = memtx__arena_take(arena, n_slots, sizeof *exact->topk);
+    exact->next_block = memtx__arena_take(arena, n_threads, sizeof *exact->next_block);
 }
 
 int memtx__exact_prepare(struct memtx__exact *exact)
@@ -107,7 +110,7 @@ void memtx__exact_release(struct memtx__exact *exact)
     exact->product = NULL;
 }
 
-/* ---- the first pass --------------------------------------------------------------------------- */
+/* ---- rows against queries --------------------------------------------------------------------- */
 
 struct memtx__tile memtx__exact_tile(const struct memtx__exact *exact, enum memtx__precision precision)
 {
@@ -122,50 +125,44 @@ struct memtx__tile memtx__exact_tile(const struct memtx__exact *exact, enum memt
     return tile;
 }
 
-int memtx__exact_scan_tile(struct memtx__topk *topk, const struct memtx__exact_call *search, struct memtx__tile *tile,
-                           size_t first, size_t n, int64_t first_id)
+/* Offers the products of the tile and some queries to their states topk[n]. */
+static int scan_tile(struct memtx__topk *topk, const struct memtx__exact_call *search, struct memtx__tile *tile,
+                     struct memtx__share queries, int64_t first_place)
 {
     const size_t most = memtx__tile_most_queries(search->precision);
     const size_t query_bytes = memtx__tile_query_bytes(search->precision, search->rows->dim);
-    for (size_t q = 0; q < n; q += most) {
-        const size_t n_queries = n - q < most ? n - q : most;
-        int status = memtx__tile_multiply(tile, search->pass_queries + (first + q) * query_bytes, topk + q, n_queries);
+    for (size_t q = 0; q < queries.n; q += most) {
+        const size_t n = queries.n - q < most ? queries.n - q : most;
+        int status = memtx__tile_multiply(tile, search->pass_queries + (queries.first + q) * query_bytes, n);
         if (status) {
             return status;
         }
-        memtx__tile_give(topk + q, tile, n_queries, first_id);
+        memtx__tile_give(topk + q, tile, n, first_place);
     }
     return MEMTX_OK;
 }
 
-/* Adds the best of blocks first_block .. end_block - 1 for queries first .. first + n - 1 to their states topk[n]. */
-static int scan(struct memtx__topk *topk, struct memtx__exact_call *search, size_t first, size_t n, size_t first_block,
-                size_t end_block)
+/* Adds the best of a block for some queries to their states, of which the first is first_state. */
+static int scan_block(const struct memtx__exact_call *search, struct memtx__tile *tile, struct memtx__share queries,
+                      size_t first_state, size_t block)
 {
     const struct memtx__row_set *rows = search->rows;
-    const size_t row_bytes = rows->dim * memtx__row_type_bytes(rows->type);
-    struct memtx__tile tile = memtx__exact_tile(search->exact, search->precision);
-    for (size_t b = first_block; b < end_block; b++) {
-        const struct memtx__row_block *block = &rows->blocks[b];
-        const int64_t first_id =
-            search->precision == MEMTX__PRECISION_F32 ? (int64_t)block->first_id : (int64_t)((uint64_t)b << 32);
-        for (size_t row = 0; row < block->n_rows; row += MEMTX__TILE_ROWS) {
-            size_t n_rows = block->n_rows - row < MEMTX__TILE_ROWS ? block->n_rows - row : MEMTX__TILE_ROWS;
-            memtx__tile_read(&tile, rows->type, block->rows + row * row_bytes, n_rows);
-            int status = memtx__exact_scan_tile(topk, search, &tile, first, n, first_id + (int64_t)row);
-            if (status) {
-                return status;
-            }
+    const size_t row_bytes = rows->dim * memtx__row_type_bytes(rows->type), n = rows->blocks[block].n_rows;
+    int status = MEMTX_OK;
+    for (size_t row = 0; row < n && !status; row += MEMTX__TILE_ROWS) {
+        const unsigned char *stored = rows->blocks[block].rows + row * row_bytes;
+        const int64_t place = (int64_t)((uint64_t)block << 32 | row);
+        memtx__tile_read(tile, rows->type, stored, n - row < MEMTX__TILE_ROWS ? n - row : MEMTX__TILE_ROWS);
+        if (search->precision == MEMTX__PRECISION_I8) {
+            memtx__exact_scan_bounds(search, tile, stored, queries, first_state, place);
+        } else {
+            status = scan_tile(search->exact->topk + first_state, search, tile, queries, place);
         }
     }
-    if (search->precision == MEMTX__PRECISION_I8 && tile.i8.is_out) {
-#pragma omp atomic write
-        search->is_out = true;
-    }
-    return MEMTX_OK;
+    return status;
 }
 
-/* ---- the second ------------------------------------------------------------------------------- */
+/* ---- scores ----------------------------------------------------------------------------------- */
 
 static const unsigned char *row_at(const struct memtx__row_set *rows, int64_t place)
 {
@@ -173,74 +170,30 @@ static const unsigned char *row_at(const struct memtx__row_set *rows, int64_t pl
     return rows->blocks[place >> 32].rows + row * rows->dim * memtx__row_type_bytes(rows->type);
 }
 
-/* The rows of n candidates, in f32. */
-static void gather(float *out, const struct memtx__row_set *rows, const struct memtx__candidate *candidates, size_t n)
+static int64_t id_at(const struct memtx__row_set *rows, int64_t place)
 {
-    const size_t row_bytes = rows->dim * memtx__row_type_bytes(rows->type);
-    for (size_t i = 0; i < n; i++) {
-        if (i + FETCHED_AHEAD < n) {
-            memtx__row_fetch(row_at(rows, candidates[i + FETCHED_AHEAD].id), row_bytes);
-        }
-        memtx__rows_read(out + i * rows->dim, rows->type, row_at(rows, candidates[i].id), rows->dim);
-    }
+    return (int64_t)(rows->blocks[place >> 32].first_id + (uint64_t)(place & UINT32_MAX));
 }
 
-/* Scores of n rows, rounded up to whole SUMS_AT_ONCE. Each sum adds up in order with one rounding for each term, as
- * oneDNN does for a tile: a dot product that is vector code by itself would give other last bits. */
-MEMTX__CLONES static void add_up(float *scores, const float *query, const float *rows, size_t n, size_t dim)
+/* Scores the candidates of query q anew, from the stored rows. */
+static void score_again(const struct memtx__exact_call *search, struct memtx__tile *tile, size_t q)
 {
-    for (size_t row = 0; row < n; row += SUMS_AT_ONCE) {
-        float sums[SUMS_AT_ONCE] = {0};
-        for (size_t d = 0; d < dim; d++) {
-            for (size_t i = 0; i < SUMS_AT_ONCE; i++) {
-                sums[i] = fmaf(query[d], rows[(row + i) * dim + d], sums[i]);
-            }
-        }
-        memcpy(scores + row, sums, sizeof sums);
-    }
-}
-
-/* Scores candidates first .. first + n - 1 of query q, as a search in f32 does, gives them their ids, and moves them
- * behind those that were scored before. */
-static void score_some(const struct memtx__exact_call *search, struct memtx__tile *tile, size_t q, size_t first,
-                       size_t n)
-{
-    const size_t dim = search->rows->dim;
+    const struct memtx__row_set *rows = search->rows;
+    const size_t dim = rows->dim, row_bytes = dim * memtx__row_type_bytes(rows->type);
     struct memtx__topk *topk = &search->exact->topk[q];
-    float *scores = tile->products;
-    for (size_t at = first; at < first + n; at += MEMTX__TILE_ROWS) {
-        struct memtx__candidate *candidates = topk->candidates + at;
-        const size_t n_some = first + n - at < MEMTX__TILE_ROWS ? first + n - at : MEMTX__TILE_ROWS;
-        gather(tile->rows, search->rows, candidates, n_some);
-        add_up(scores, search->queries + q * dim, tile->rows, n_some, dim);
-        for (size_t i = 0; i < n_some; i++) {
-            const struct memtx__row_block *block = &search->rows->blocks[candidates[i].id >> 32];
-            const int64_t id = (int64_t)(block->first_id + (uint64_t)(candidates[i].id & UINT32_MAX));
-            if (isfinite(scores[i])) {
-                topk->candidates[topk->n++] = (struct memtx__candidate){scores[i], id};
-            }
-        }
-    }
-}
-
-/* Scores the candidates of query q again. What is no candidate had at most *left in the first pass: -inf where there is
- * nothing else. In int8 those of the highest bounds come first and spare most of the others: no cut is needed. */
-static void score_again(float *left, const struct memtx__exact_call *search, struct memtx__tile *tile, size_t q)
-{
-    const size_t k = search->k;
-    struct memtx__topk *topk = &search->exact->topk[q];
-    const bool is_i8 = search->precision == MEMTX__PRECISION_I8;
-    const size_t n_found = is_i8 ? topk->n : memtx__topk_cut(topk);
-    const size_t n_first = is_i8 ? memtx__topk_split(topk, k + k / 2) : n_found;
-    *left = topk->threshold;
+    const size_t n = memtx__topk_cut(topk);
     topk->n = 0;
-    topk->k = k;
-    score_some(search, tile, q, 0, n_first);
-    if (n_first < n_found) {
-        topk->threshold = -INFINITY; /* until there are more than k */
-        (void)memtx__topk_cut(topk);
-        score_some(search, tile, q, n_first,
-                   memtx__exact_drop_low(topk->candidates + n_first, search, q, n_found - n_first, topk->threshold));
+    topk->k = search->k;
+    for (size_t i = 0; i < n; i++) {
+        const int64_t place = topk->candidates[i].id;
+        if (i + FETCHED_AHEAD < n) {
+            memtx__row_fetch(row_at(rows, topk->candidates[i + FETCHED_AHEAD].id), row_bytes);
+        }
+        memtx__rows_read(tile->rows, rows->type, row_at(rows, place), dim);
+        const float score = memtx__dot(search->queries + q * dim, tile->rows, dim);
+        if (isfinite(score)) {
+            topk->candidates[topk->n++] = (struct memtx__candidate){score, place};
+        }
     }
 }
 
@@ -251,12 +204,11 @@ static size_t give(float *scores, int64_t *ids, const struct memtx__exact_call *
     struct memtx__topk *topk = &search->exact->topk[q];
     const size_t n = memtx__topk_end(topk);
     for (size_t i = 0; i < k; i++) {
-        struct memtx__candidate found = i < n ? topk->candidates[i] : (struct memtx__candidate){-INFINITY, -1};
         if (ids) {
-            ids[first + i] = found.id;
+            ids[first + i] = i < n ? id_at(search->rows, topk->candidates[i].id) : -1;
         }
         if (scores) {
-            scores[first + i] = found.score;
+            scores[first + i] = i < n ? topk->candidates[i].score : -INFINITY;
         }
     }
     return n;
@@ -265,13 +217,11 @@ static size_t give(float *scores, int64_t *ids, const struct memtx__exact_call *
 static void finish(float *scores, int64_t *ids, const struct memtx__exact_call *search, struct memtx__tile *tile,
                    size_t q)
 {
-    float left = -INFINITY;
-    if (search->precision != MEMTX__PRECISION_F32) {
-        score_again(&left, search, tile, q);
-    }
-    const size_t n_found = give(scores, ids, search, q);
     if (search->precision == MEMTX__PRECISION_I8) {
-        search->exact->bounds.is_sure[q] = memtx__exact_is_sure(search, q, n_found, left);
+        search->exact->bounds.is_sure[q] = memtx__exact_is_sure(search, q, give(scores, ids, search, q));
+    } else {
+        score_again(search, tile, q);
+        (void)give(scores, ids, search, q);
     }
 }
 
@@ -288,56 +238,48 @@ static size_t choose_parts(const struct memtx__exact_call *search)
     return are_many ? 1 : some_parts(n_threads);
 }
 
-/* The i-th of n even shares of n_items. */
-struct share {
-    size_t first, n;
-};
-
-static struct share share_of(size_t n_items, size_t i, size_t n)
-{
-    const size_t first = n_items * i / n;
-    return (struct share){first, n_items * (i + 1) / n - first};
-}
-
 /* Begins the states [n_parts][n_queries]. */
 static void begin(const struct memtx__exact_call *search, size_t n_parts)
 {
     struct memtx__exact *exact = search->exact;
-    const size_t n_queries = search->n_queries;
-    const size_t k = search->precision == MEMTX__PRECISION_F32 ? search->k : n_found_first(exact, search->k);
-    for (size_t i = 0; i < n_parts * n_queries; i++) {
-        memtx__topk_begin(&exact->topk[i], exact->candidates + i * memtx__topk_capacity(k), k);
-    }
-    if (search->precision != MEMTX__PRECISION_I8) {
-        return;
-    }
-#pragma omp parallel for schedule(static) num_threads((int)exact->n_threads)
-    for (size_t thread = 0; thread < exact->n_threads; thread++) {
-        const struct share queries = share_of(n_queries, thread, exact->n_threads);
-        struct memtx__tile tile = memtx__exact_tile(exact, search->precision);
-        memtx__exact_begin_limits(exact->topk + queries.first, search, &tile, queries.first, queries.n);
-        for (size_t i = n_queries; i < n_parts * n_queries; i += n_queries) {
-            for (size_t q = queries.first; q < queries.first + queries.n; q++) {
-                exact->topk[i + q].threshold = exact->topk[q].threshold;
-            }
+    const size_t n = n_held(exact, search->precision, search->k);
+    for (size_t i = 0; i < n_parts * search->n_queries; i++) {
+        memtx__topk_begin(&exact->topk[i], exact->candidates + i * memtx__topk_capacity(n), n);
+        if (search->precision == MEMTX__PRECISION_I8) {
+            exact->bounds.limits[i] = memtx__exact_limit(search, i % search->n_queries);
         }
     }
 }
 
+/* A thread's part of the rows is one block after another, whichever is next: those of one part ascend. */
 static int scan_all(struct memtx__exact_call *search, size_t n_parts)
 {
     int status = MEMTX_OK;
+    bool is_out = false;
     struct memtx__exact *exact = search->exact;
     const size_t n_slices = exact->n_threads / n_parts;
-#pragma omp parallel for schedule(static) reduction(min : status) num_threads((int)exact->n_threads)
+    memset(exact->next_block, 0, n_slices * sizeof *exact->next_block);
+#pragma omp parallel for schedule(static) num_threads((int)exact->n_threads) reduction(min                             \
+                                                                                       : status) reduction(||          \
+                                                                                                           : is_out)
     for (size_t thread = 0; thread < exact->n_threads; thread++) {
-        const size_t part = thread / n_slices;
-        const struct share queries = share_of(search->n_queries, thread % n_slices, n_slices);
-        const struct share blocks = share_of(search->rows->n_blocks, part, n_parts);
-        const int failed = scan(exact->topk + part * search->n_queries + queries.first, search, queries.first,
-                                queries.n, blocks.first, blocks.first + blocks.n);
+        const size_t slice = thread % n_slices, part = thread / n_slices;
+        const struct memtx__share queries = memtx__share_of(search->n_queries, slice, n_slices);
+        const size_t first_state = part * search->n_queries + queries.first;
+        struct memtx__tile tile = memtx__exact_tile(exact, search->precision);
+        size_t block = 0;
+        int failed = MEMTX_OK;
+        while (block < search->rows->n_blocks && !failed) {
+#pragma omp atomic capture
+            block = exact->next_block[slice]++;
+            if (block < search->rows->n_blocks) {
+                failed = scan_block(search, &tile, queries, first_state, block);
+            }
+        }
         status = failed < status ? failed : status;
+        is_out = tile.i8.is_out || is_out;
     }
+    search->is_out = is_out;
     return status;
 }
 
@@ -350,17 +292,15 @@ static void merge(const struct memtx__exact_call *search, size_t q, size_t n_par
         for (size_t i = 0; i < found->n; i++) {
             memtx__topk_push(topk, found->candidates[i]);
         }
-        /* dropped by either; a cut need not follow, where there are just as many as are wanted */
-        topk->threshold = fmaxf(topk->threshold, found->threshold);
     }
 }
 
 static void finish_all(float *scores, int64_t *ids, const struct memtx__exact_call *search, size_t n_parts)
 {
     const size_t n_threads = search->exact->n_threads;
-#pragma omp parallel for schedule(static) num_threads((int)n_threads) if (search->n_queries >= FEW_QUERIES)
+#pragma omp parallel for schedule(static) num_threads((int)n_threads) if (search->n_queries * search->k >= FEW_FOUND)
     for (size_t thread = 0; thread < n_threads; thread++) {
-        const struct share queries = share_of(search->n_queries, thread, n_threads);
+        const struct memtx__share queries = memtx__share_of(search->n_queries, thread, n_threads);
         struct memtx__tile tile = memtx__exact_tile(search->exact, MEMTX__PRECISION_F32);
         for (size_t q = queries.first; q < queries.first + queries.n; q++) {
             merge(search, q, n_parts);
@@ -418,8 +358,9 @@ static void choose_pass(struct memtx__exact_call *search)
         search->precision = MEMTX__PRECISION_BF16;
         search->pass_queries = search->exact->low_queries;
         round_bf16(search);
-    } else if (search->exact->precision == MEMTX__PRECISION_I8 && search->n_rows >= MEMTX__EXACT_LEAST_I8_ROWS &&
-               memtx__exact_round_queries(search)) {
+    } else if (search->exact->precision == MEMTX__PRECISION_I8 &&
+               search->n_rows / MEMTX__EXACT_LEAST_I8_SHARES >= memtx__exact_n_candidates(search->exact, search->k) &&
+               memtx__exact_bound_queries(search)) {
         search->precision = MEMTX__PRECISION_I8;
         search->pass_queries = search->exact->low_queries;
     }

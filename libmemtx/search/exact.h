@@ -3,15 +3,15 @@
  * Rows are converted from their stored type a tile at a time, a product meets the tile with a block of queries, and the
  * k best of each query are kept by threshold. The default index of small memories, and the oracle of every other.
  *
- * The first pass over all rows may be made in bf16 or int8, where the processor multiplies these faster: it then finds
- * a few candidates for each neighbour, which are scored again in f32 from the stored rows. The scores are those of a
- * search in f32, to the last bit where oneDNN adds up the terms of a tile in order, as it does with AVX-512 for 16 and
- * more queries.
+ * The first pass over all rows may be made in bf16 or int8, where the processor multiplies these faster. Whatever it is
+ * made in, the scores that order what was found, and that are given out, are memtx__dot's of the query and the stored
+ * row.
  *
- * In int8 nothing is lost. Candidates are the rows of the highest upper bounds (exact_i8.h), and when the k-th score is
- * above the bounds of all other rows these can be none of the k best. Queries of which this cannot be said, few of a
- * model's, are searched again in f32. In bf16 a neighbour is lost where more rows than there are candidates look better
- * in the low precision.
+ * In int8 nothing is lost. A row's upper bound (exact_i8.h) is compared with a limit that is guessed for each query from
+ * a sample of the rows, and the few rows above it are scored at once, while they are in the cache. When the k-th score is
+ * above what the limit stands for, no other row can be one of the k best. Queries of which this cannot be said, few of
+ * a model's, are searched again in f32. In bf16 the k best are looked for among some more, and a neighbour is lost where
+ * more rows than these look better in the low precision.
  */
 #ifndef MEMTX_SEARCH_EXACT_H
 #define MEMTX_SEARCH_EXACT_H
@@ -43,7 +43,8 @@ struct memtx__row_set {
 /* How the first pass is made. */
 struct memtx__first_pass {
     enum memtx__precision precision;
-    size_t n_candidates; /* in low precision, for each neighbour: 1..8; 0 is the default of the type */
+    size_t n_candidates; /* in low precision, rows that are looked at for each neighbour: 1..8; 0 is the default of the
+                          * type */
 };
 
 /* Of a first pass in int8. */
@@ -52,6 +53,8 @@ struct memtx__exact_bounds {
     int8_t *numbers;              /* [most_queries][memtx__i8_query_bytes(dim)] */
     struct memtx__i8_side *sides; /* [most_queries] */
     float loss;                   /* the largest of the sides' */
+    struct memtx__i8_rows sample; /* of which limits are guessed */
+    float *limits;                /* [states]: these, and higher as more is found */
     bool *is_sure;                /* [most_queries]: nothing was lost */
     size_t *again;                /* [most_queries]: those that are searched again */
     float *queries;               /* [most_queries][dim] of these */
@@ -69,15 +72,16 @@ struct memtx__exact {
     struct memtx__bf16_product *product;
     unsigned char *tiles; /* [n_threads][tile_bytes]: a struct memtx__tile's scratch each */
     size_t tile_bytes;
-    unsigned char *low_queries; /* [most_queries and a block] as the first pass takes them */
+    unsigned char *low_queries; /* [most_queries and a block] as the first pass takes them; in int8 with the limits */
     struct memtx__exact_bounds bounds;
     struct memtx__candidate *candidates; /* [states][memtx__topk_capacity(k)] */
-    struct memtx__topk *topk;
+    struct memtx__topk *topk;            /* their ids are places: block << 32 | row of the block */
+    size_t *next_block;                  /* [n_threads]: that is still to be searched, for each slice of the queries */
 };
 
-/* Fewer queries are searched in f32 always: reading the rows is most of the work then. So are so few rows that as many
- * are candidates. */
-enum { MEMTX__EXACT_LEAST_LOW_QUERIES = 64, MEMTX__EXACT_LEAST_I8_ROWS = 1024 };
+/* Fewer queries are searched in f32 always: reading the rows is most of the work then. In int8 so are fewer rows than
+ * this times those that are looked at. */
+enum { MEMTX__EXACT_LEAST_LOW_QUERIES = 64, MEMTX__EXACT_LEAST_I8_SHARES = 16 };
 
 /* Takes the scratch for up to most_queries queries and most_k neighbours from an arena (see base/arena.h), for the
  * number of threads that OpenMP has now; the first pass is made in f32. */

@@ -1,4 +1,4 @@
-/* A search on its way, between exact.c and exact_sure.c. */
+/* A search on its way, between exact.c and exact_bounds.c. */
 #ifndef MEMTX_SEARCH_EXACT_CALL_H
 #define MEMTX_SEARCH_EXACT_CALL_H
 
@@ -7,7 +7,6 @@
 #include "search/exact.h"
 #include "search/exact_tile.h"
 
-/* In low precision candidates have places instead of ids: block << 32 | row of the block. */
 struct memtx__exact_call {
     struct memtx__exact *exact;
     const struct memtx__row_set *rows;
@@ -21,37 +20,44 @@ struct memtx__exact_call {
     bool is_out;                       /* a row has no bounds */
 };
 
+/* The i-th of n even shares of n_items. */
+struct memtx__share {
+    size_t first, n;
+};
+
+static inline struct memtx__share memtx__share_of(size_t n_items, size_t i, size_t n)
+{
+    const size_t first = n_items * i / n;
+    return (struct memtx__share){first, n_items * (i + 1) / n - first};
+}
+
+/* Rows that the first pass is to look at for k neighbours. */
+size_t memtx__exact_n_candidates(const struct memtx__exact *exact, size_t k);
+
 /* The calling thread's tile. */
 struct memtx__tile memtx__exact_tile(const struct memtx__exact *exact, enum memtx__precision precision);
 
-/* Multiplies the tile by queries first .. first + n - 1, whose states are topk[n], and offers them the scores. Fails as
- * memtx__tile_multiply does. */
-int memtx__exact_scan_tile(struct memtx__topk *topk, const struct memtx__exact_call *search, struct memtx__tile *tile,
-                           size_t first, size_t n, int64_t first_id);
-
-/* ---- int8: exact_sure.c ----------------------------------------------------------------------- */
+/* ---- int8: exact_bounds.c --------------------------------------------------------------------- */
 
 void memtx__exact_take_bounds(struct memtx__exact_bounds *bounds, struct memtx__arena *arena, size_t most_queries,
-                              size_t dim);
+                              size_t n_states, size_t dim);
 
-/* The queries in int8, and what their bounds are made of; false: some have none. */
-bool memtx__exact_round_queries(const struct memtx__exact_call *search);
+/* The queries in int8, what their bounds are made of, and their limits; false: some have no bounds. */
+bool memtx__exact_bound_queries(const struct memtx__exact_call *search);
 
-/* What the bounds of rows of interest are above, for queries first .. first + n - 1, whose states are topk[n]: guessed
- * from some of the rows, so that few of all have to be looked at. */
-void memtx__exact_begin_limits(struct memtx__topk *topk, const struct memtx__exact_call *search,
-                               struct memtx__tile *tile, size_t first, size_t n);
+/* The limit that query q begins with. */
+float memtx__exact_limit(const struct memtx__exact_call *search, size_t q);
 
-/* Whether rows whose bounds for query q are at most `left` score less than the last of the n that were found. */
-bool memtx__exact_is_sure(const struct memtx__exact_call *search, size_t q, size_t n, float left);
+/* Scores those of the tile's rows, which stand at `stored`, that are above the limits of some queries, and offers them
+ * to their states, of which the first is first_state. The first row's place is first_place. */
+void memtx__exact_scan_bounds(const struct memtx__exact_call *search, struct memtx__tile *tile,
+                              const unsigned char *stored, struct memtx__share queries, size_t first_state,
+                              int64_t first_place);
 
-/* Of n candidates, in int8, drops those whose bounds for query q are below `score`, a score in f32; gives the number of
- * the others. */
-size_t memtx__exact_drop_low(struct memtx__candidate *candidates, const struct memtx__exact_call *search, size_t q,
-                             size_t n, float score);
+/* Whether all rows that query q did not look at score less than the last of the n that were found. */
+bool memtx__exact_is_sure(const struct memtx__exact_call *search, size_t q, size_t n);
 
-/* Those queries that nothing is sure of, in bounds.again and bounds.queries; their number, with some that stand there
- * again where they are few. */
+/* Those queries that nothing is sure of, in bounds.again and bounds.queries; their number. */
 size_t memtx__exact_gather_unsure(const struct memtx__exact_call *search);
 
 #endif

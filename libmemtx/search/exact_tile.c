@@ -2,8 +2,6 @@
  * cache; this is done once for all queries of a thread. */
 #include "search/exact_tile.h"
 
-#include <float.h>
-#include <math.h>
 #include <stdbool.h>
 #include <string.h>
 
@@ -89,85 +87,29 @@ void memtx__tile_read(struct memtx__tile *tile, enum memtx_row_type type, const 
 
 /* ---- product ---------------------------------------------------------------------------------- */
 
-static size_t whole_blocks(size_t n_rows)
+size_t memtx__tile_whole_rows(const struct memtx__tile *tile)
 {
-    return (n_rows + MEMTX__I8_ROWS - 1) / MEMTX__I8_ROWS * MEMTX__I8_ROWS;
+    return (tile->n_rows + MEMTX__I8_ROWS - 1) / MEMTX__I8_ROWS * MEMTX__I8_ROWS;
 }
 
-/* Bounds of n queries, and which of them are above what their states ask for. */
-static void bound(struct memtx__tile *tile, const struct memtx__i8_query *queries, const struct memtx__topk *topk,
-                  size_t n)
-{
-    const struct memtx__i8_block rows = {tile->i8.numbers, tile->i8.scales, tile->i8.slacks, whole_blocks(tile->n_rows),
-                                         memtx__i8_query_bytes(tile->dim) / MEMTX__I8_FOUR};
-    struct memtx__i8_query own[MEMTX__TILE_QUERIES_I8]; /* of this thread: limits are its own */
-    memcpy(own, queries, n * sizeof *own);
-    for (size_t i = 0; i < n; i++) {
-        own[i].limit = topk[i].threshold;
-    }
-    memtx__lanes_i8(tile->products, tile->above, &rows, own, n);
-}
-
-int memtx__tile_multiply(struct memtx__tile *tile, const void *queries, const struct memtx__topk *topk, size_t n)
+int memtx__tile_multiply(struct memtx__tile *tile, const void *queries, size_t n)
 {
     const size_t dim = tile->dim;
-    switch (tile->precision) {
-    case MEMTX__PRECISION_BF16:
+    if (tile->precision == MEMTX__PRECISION_BF16) {
         return memtx__bf16_product_run(tile->products, tile->product, tile->thread, queries, tile->low_rows);
-    case MEMTX__PRECISION_I8:
-        bound(tile, queries, topk, n);
+    }
+    if (tile->precision == MEMTX__PRECISION_I8) {
+        const struct memtx__i8_block rows = {tile->i8.numbers, tile->i8.scales, tile->i8.slacks,
+                                             memtx__tile_whole_rows(tile), memtx__i8_query_bytes(dim) / MEMTX__I8_FOUR};
+        memtx__lanes_i8_compare(tile->above, &rows, queries, n);
         return MEMTX_OK;
-    default:
-        return memtx__product(tile->products, queries, tile->rows, true, n, tile->n_rows, dim, tile->n_rows, dim, dim);
     }
+    return memtx__product(tile->products, queries, tile->rows, true, n, tile->n_rows, dim, tile->n_rows, dim, dim);
 }
 
-static bool has_limits(const struct memtx__topk *topk, size_t n)
+void memtx__tile_give(struct memtx__topk *topk, const struct memtx__tile *tile, size_t n, int64_t first_id)
 {
-    for (size_t q = 0; q < n; q++) {
-        if (topk[q].threshold == -INFINITY) {
-            return false;
-        }
-    }
-    return true;
-}
-
-/* Scores that were above the limits of n queries. Words that have some are found first, without a branch: which they
- * are is hard to foresee. */
-static void give_above(struct memtx__topk *topk, const struct memtx__tile *tile, size_t n, int64_t first_id)
-{
-    const size_t n_blocks = whole_blocks(tile->n_rows) / MEMTX__I8_ROWS;
-    uint16_t words[MEMTX__TILE_QUERIES_I8 * MEMTX__TILE_ROWS / MEMTX__I8_ROWS], queries[sizeof words / sizeof *words];
-    size_t n_words = 0;
-    for (size_t q = 0; q < n; q++) {
-        for (size_t block = 0; block < n_blocks; block++) {
-            words[n_words] = (uint16_t)block;
-            queries[n_words] = (uint16_t)q;
-            n_words += tile->above[q * n_blocks + block] != 0;
-        }
-    }
-    for (size_t i = 0; i < n_words; i++) {
-        const size_t word = queries[i] * n_blocks + words[i];
-        const float *scores = tile->products + word * MEMTX__I8_ROWS;
-        struct memtx__topk *found = &topk[queries[i]];
-        for (uint64_t above = tile->above[word]; above; above &= above - 1) {
-            const size_t at = (size_t)__builtin_ctzll(above), row = words[i] * (size_t)MEMTX__I8_ROWS + at;
-            if (row < tile->n_rows && scores[at] > found->threshold && scores[at] <= FLT_MAX) {
-                memtx__topk_push(found, (struct memtx__candidate){scores[at], first_id + (int64_t)row});
-            }
-        }
-    }
-}
-
-void memtx__tile_give(struct memtx__topk *topk, struct memtx__tile *tile, size_t n, int64_t first_id)
-{
-    const size_t n_apart = tile->precision == MEMTX__PRECISION_F32  ? tile->n_rows
-                           : tile->precision == MEMTX__PRECISION_I8 ? whole_blocks(tile->n_rows)
-                                                                    : MEMTX__TILE_ROWS;
-    if (tile->precision == MEMTX__PRECISION_I8 && has_limits(topk, n)) {
-        give_above(topk, tile, n, first_id);
-        return;
-    }
+    const size_t n_apart = tile->precision == MEMTX__PRECISION_F32 ? tile->n_rows : MEMTX__TILE_ROWS;
     for (size_t q = 0; q < n; q++) {
         memtx__topk_add(&topk[q], tile->products + q * n_apart, first_id, tile->n_rows);
     }

@@ -1,8 +1,8 @@
 /* A tile of rows in the type of the first pass, and its product with blocks of queries: one thread's part of exact
  * search (exact.h).
  *
- * In bf16 both factors are rounded. In int8 scores are upper bounds (exact_i8.h). First passes rank rows, and their
- * scores are never given out.
+ * In bf16 both factors are rounded. In int8 products are upper bounds (exact_i8.h), of which only those above a query's
+ * limit are told. First passes rank rows, and their products are never given out.
  */
 #ifndef MEMTX_SEARCH_EXACT_TILE_H
 #define MEMTX_SEARCH_EXACT_TILE_H
@@ -21,7 +21,7 @@ enum {
     MEMTX__TILE_ROWS = 512,
     MEMTX__TILE_QUERIES = 256,
     MEMTX__TILE_QUERIES_BF16 = 64,
-    MEMTX__TILE_QUERIES_I8 = 4 * MEMTX__I8_QUERIES, /* and those of these in the first-level cache */
+    MEMTX__TILE_QUERIES_I8 = 4 * MEMTX__I8_QUERIES,
 };
 
 struct memtx__tile {
@@ -34,8 +34,8 @@ struct memtx__tile {
     struct memtx__i8_rows i8;            /* in int8 */
     const float *centre;                 /* [dim] of int8; borrowed */
     float loss;                          /* the largest of a query, of int8 */
-    uint64_t *above;                     /* [TILE_QUERIES_I8][TILE_ROWS / I8_ROWS] of int8: scores above the limit */
-    float *products;                     /* [TILE_QUERIES][TILE_ROWS] */
+    uint64_t *above;                     /* [TILE_QUERIES_I8][TILE_ROWS / I8_ROWS] of int8: bounds above the limit */
+    float *products;                     /* [TILE_QUERIES][TILE_ROWS]; in int8 free for others */
     size_t n_rows;                       /* that were read */
 };
 
@@ -56,12 +56,14 @@ size_t memtx__tile_most_queries(enum memtx__precision precision);
  * below 2^-126 may count as zero, and those above 2^127 * (2 - 2^-8) as infinite. */
 void memtx__tile_read(struct memtx__tile *tile, enum memtx_row_type type, const unsigned char *stored, size_t n_rows);
 
-/* Multiplies the tile by n queries, as the pass takes them, whose states are topk[n]. In bf16 whole blocks are read:
- * TILE_QUERIES_BF16 queries must be there, whatever they are. */
-int memtx__tile_multiply(struct memtx__tile *tile, const void *queries, const struct memtx__topk *topk, size_t n);
+/* Multiplies the tile by n queries, as the pass takes them: into products, or in int8 into above. In bf16 whole blocks
+ * are read: TILE_QUERIES_BF16 queries must be there, whatever they are. */
+int memtx__tile_multiply(struct memtx__tile *tile, const void *queries, size_t n);
 
-/* Offers the scores of the last product, of n queries, to their states topk[n]; the tile's rows are first_id,
- * first_id + 1 .. */
-void memtx__tile_give(struct memtx__topk *topk, struct memtx__tile *tile, size_t n, int64_t first_id);
+/* Of int8, rows of the tile rounded up to whole I8_ROWS: bits of what is behind the tile's rows mean nothing. */
+size_t memtx__tile_whole_rows(const struct memtx__tile *tile);
+
+/* Offers the products of n queries, not in int8, to their states topk[n]; the tile's rows are first_id, first_id + 1 .. */
+void memtx__tile_give(struct memtx__topk *topk, const struct memtx__tile *tile, size_t n, int64_t first_id);
 
 #endif

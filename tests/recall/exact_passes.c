@@ -35,7 +35,7 @@ struct pass {
 
 static const struct pass passes[] = {
     {"f32", {MEMTX__PRECISION_F32, 0}}, {"bf16", {MEMTX__PRECISION_BF16, 2}}, {"bf16", {MEMTX__PRECISION_BF16, 3}},
-    {"i8", {MEMTX__PRECISION_I8, 4}},   {"i8", {MEMTX__PRECISION_I8, 6}},
+    {"i8", {MEMTX__PRECISION_I8, 4}},   {"i8", {MEMTX__PRECISION_I8, 5}},
 };
 enum { N_PASSES = sizeof passes / sizeof passes[0] };
 
@@ -137,7 +137,7 @@ static void multiply(const struct searcher *s, const struct data *data, size_t n
                 bench_product_i8((int32_t *)(void *)tile.products, s->exact.bounds.numbers,
                                  (const int8_t *)tile.i8.numbers, n, CHUNK_ROWS, data->dim);
             } else {
-                check(memtx__tile_multiply(&tile, queries, NULL, n));
+                check(memtx__tile_multiply(&tile, queries, n));
             }
         }
     }

@@ -43,7 +43,6 @@ static void check_bounds(const struct case_of *c, bool has_centre)
     struct memtx__i8_side sides[N_QUERIES];
     struct memtx__i8_query ready[N_QUERIES];
     float *bounds = aligned_alloc(64, N_QUERIES * N_ROWS * sizeof *bounds), loss = 0;
-    uint64_t above[N_QUERIES];
     make(rows, N_ROWS, c, &rng);
     make(queries, N_QUERIES, c, &rng);
     for (size_t i = 0; has_centre && i < N_ROWS * c->dim; i++) {
@@ -62,7 +61,7 @@ static void check_bounds(const struct case_of *c, bool has_centre)
     }
     cr_assert(!tile.is_out);
     const struct memtx__i8_block block = {tile.numbers, tile.scales, tile.slacks, N_ROWS, n_bytes / MEMTX__I8_FOUR};
-    memtx__lanes_i8(bounds, above, &block, ready, N_QUERIES);
+    memtx__lanes_i8_score(bounds, &block, ready, N_QUERIES);
     for (size_t i = 0; i < N_QUERIES * N_ROWS; i++) {
         const float *query = queries + i / N_ROWS * c->dim, *row = rows + i % N_ROWS * c->dim;
         const struct memtx__i8_side *side = &sides[i / N_ROWS];

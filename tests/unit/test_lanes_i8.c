@@ -46,7 +46,8 @@ Test(lanes_i8, equal_the_plain_sum)
             }
             const struct memtx__i8_block block = {rows, scales, slacks, N, fours};
             memset(above, 0xAA, sizeof above);
-            memtx__lanes_i8(scores, above, &block, queries, n_queries);
+            memtx__lanes_i8_score(scores, &block, queries, n_queries);
+            memtx__lanes_i8_compare(above, &block, queries, n_queries);
             for (size_t i = 0; i < n_queries * N; i++) {
                 const size_t q = i / N, row = i % N, group = row / MEMTX__I8_LANES, lane = row % MEMTX__I8_LANES;
                 int32_t sum = queries[q].offset;
