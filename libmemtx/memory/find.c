@@ -167,8 +167,8 @@ static int find_in_clusters(struct memtx_memory *memory, const struct memtx__pai
                                         rows->n_blocks);
     }
     return status ? status
-                  : memtx__cluster_search(NULL, memory->ids, &memory->cluster_search, cluster, rows, memory->queries,
-                                          n_queries, k);
+                  : memtx__cluster_search(memory->scores, memory->ids, &memory->cluster_search, cluster, rows,
+                                          memory->queries, n_queries, k);
 }
 
 /* ---- which way -------------------------------------------------------------------------------- */
@@ -257,10 +257,9 @@ int memtx__memory_find(struct memtx_memory *memory, const struct memtx__pair_sea
     turn_queries(memory, search);
     const struct memtx__row_set rows = {memory->blocks, memory->n_blocks, memory->store->spec.row_type,
                                         memory->store->spec.head_size};
-    if (memory->choice.finder == MEMTX__FIND_CLUSTER && memory->n_visible >= memory->choice.least_rows) {
-        return find_in_clusters(memory, search, &rows);
-    }
     memory->has_scores = true;
-    return memtx__exact_search(memory->scores, memory->ids, &memory->exact, &rows, memory->queries, n_queries,
-                               memory->options.k);
+    return memory->choice.finder == MEMTX__FIND_CLUSTER && memory->n_visible >= memory->choice.least_rows
+               ? find_in_clusters(memory, search, &rows)
+               : memtx__exact_search(memory->scores, memory->ids, &memory->exact, &rows, memory->queries, n_queries,
+                                     memory->options.k);
 }

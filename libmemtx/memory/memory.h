@@ -69,7 +69,7 @@ struct memtx_memory {
 
     float *queries; /* [most_tokens * group][D]: turned, of one kv head */
     int64_t *ids;   /* [most_tokens * group][k] */
-    float *scores;  /* of these, where has_scores: memtx__dot's of the turned query and the stored row */
+    float *scores;  /* of these, where has_scores: turned query times stored row */
     bool has_scores;
     float *rows;   /* [n_threads][2][D]: a retrieved row, converted, and the turned query */
     float *logits; /* [n_threads][k] */
