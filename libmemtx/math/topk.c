@@ -348,3 +348,17 @@ size_t memtx__topk_end(struct memtx__topk *topk)
     sort_best_first(topk->candidates, topk->n);
     return topk->n;
 }
+
+void memtx__topk_give(float *scores, int64_t *ids, const struct memtx__topk *topk, size_t k)
+{
+    for (size_t i = 0; i < k; i++) {
+        const struct memtx__candidate found =
+            i < topk->n ? topk->candidates[i] : (struct memtx__candidate){-INFINITY, -1};
+        if (ids) {
+            ids[i] = found.id;
+        }
+        if (scores) {
+            scores[i] = found.score;
+        }
+    }
+}

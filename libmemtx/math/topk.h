@@ -53,4 +53,7 @@ size_t memtx__topk_cut(struct memtx__topk *topk);
 /* Sorts what is left, best first, ties by the lower id, and gives its number, at most k. */
 size_t memtx__topk_end(struct memtx__topk *topk);
 
+/* ids[k] and scores[k] (either may be NULL) of what was sorted; -1 and -inf behind it. */
+void memtx__topk_give(float *scores, int64_t *ids, const struct memtx__topk *topk, size_t k);
+
 #endif

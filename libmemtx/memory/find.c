@@ -146,7 +146,7 @@ static int find_in_runs(struct memtx_memory *memory, const struct memtx__pair_se
                                             .k = memory->options.k,
                                             .keys = memory->keys};
     turn_queries(memory, search);
-    status = memtx__runs_search(memory->ids, &memory->runs, &memory->exact, &query);
+    status = memtx__runs_search(memory->scores, memory->ids, &memory->runs, &memory->exact, &query);
     return status ? status : locate_values(memory, search);
 }
 
@@ -239,7 +239,7 @@ int memtx__memory_choose(struct memtx__choice *out, const struct memtx_memory_op
 int memtx__memory_find(struct memtx_memory *memory, const struct memtx__pair_search *search)
 {
     const size_t n_queries = search->n_q * search->group;
-    memory->has_scores = false;
+    memory->has_scores = memory->choice.finder != MEMTX__FIND_RANDOM;
     if (memory->choice.finder == MEMTX__FIND_RUNS) {
         return find_in_runs(memory, search);
     }
@@ -257,7 +257,6 @@ int memtx__memory_find(struct memtx_memory *memory, const struct memtx__pair_sea
     turn_queries(memory, search);
     const struct memtx__row_set rows = {memory->blocks, memory->n_blocks, memory->store->spec.row_type,
                                         memory->store->spec.head_size};
-    memory->has_scores = true;
     return memory->choice.finder == MEMTX__FIND_CLUSTER && memory->n_visible >= memory->choice.least_rows
                ? find_in_clusters(memory, search, &rows)
                : memtx__exact_search(memory->scores, memory->ids, &memory->exact, &rows, memory->queries, n_queries,

@@ -351,19 +351,6 @@ static int search_tail(const struct memtx__cluster_call *call)
     return status;
 }
 
-static void give(float *scores, int64_t *ids, const struct memtx__topk *topk, size_t n, size_t k)
-{
-    for (size_t i = 0; i < k; i++) {
-        const struct memtx__candidate found = i < n ? topk->candidates[i] : (struct memtx__candidate){-INFINITY, -1};
-        if (ids) {
-            ids[i] = found.id;
-        }
-        if (scores) {
-            scores[i] = found.score;
-        }
-    }
-}
-
 /* Queries that found fewer than min(k, visible) rows search all of them. */
 static int fill(float *scores, int64_t *ids, const struct memtx__cluster_call *call)
 {
@@ -418,8 +405,8 @@ int memtx__cluster_search(float *scores, int64_t *ids, struct memtx__cluster_sea
     }
 #pragma omp parallel for schedule(static)
     for (size_t q = 0; q < n_queries; q++) {
-        search->topk[q].n = memtx__topk_end(&search->topk[q]);
-        give(scores ? scores + q * k : NULL, ids ? ids + q * k : NULL, &search->topk[q], search->topk[q].n, k);
+        (void)memtx__topk_end(&search->topk[q]);
+        memtx__topk_give(scores ? scores + q * k : NULL, ids ? ids + q * k : NULL, &search->topk[q], k);
     }
     return fill(scores, ids, &call);
 }

@@ -197,31 +197,27 @@ static void score_again(const struct memtx__exact_call *search, struct memtx__ti
     }
 }
 
-/* Sorts what was found for query q; gives its number. */
-static size_t give(float *scores, int64_t *ids, const struct memtx__exact_call *search, size_t q)
+/* Sorts what was found for query q, and gives it. */
+static void give(float *scores, int64_t *ids, const struct memtx__exact_call *search, size_t q)
 {
-    const size_t k = search->k, first = (search->where ? search->where[q] : q) * k;
+    const size_t first = (search->where ? search->where[q] : q) * search->k;
     struct memtx__topk *topk = &search->exact->topk[q];
-    const size_t n = memtx__topk_end(topk);
-    for (size_t i = 0; i < k; i++) {
-        if (ids) {
-            ids[first + i] = i < n ? id_at(search->rows, topk->candidates[i].id) : -1;
-        }
-        if (scores) {
-            scores[first + i] = i < n ? topk->candidates[i].score : -INFINITY;
-        }
+    (void)memtx__topk_end(topk);
+    for (size_t i = 0; i < topk->n; i++) {
+        topk->candidates[i].id = id_at(search->rows, topk->candidates[i].id);
     }
-    return n;
+    memtx__topk_give(scores ? scores + first : NULL, ids ? ids + first : NULL, topk, search->k);
 }
 
 static void finish(float *scores, int64_t *ids, const struct memtx__exact_call *search, struct memtx__tile *tile,
                    size_t q)
 {
-    if (search->precision == MEMTX__PRECISION_I8) {
-        search->exact->bounds.is_sure[q] = memtx__exact_is_sure(search, q, give(scores, ids, search, q));
-    } else {
+    if (search->precision != MEMTX__PRECISION_I8) {
         score_again(search, tile, q);
-        (void)give(scores, ids, search, q);
+    }
+    give(scores, ids, search, q);
+    if (search->precision == MEMTX__PRECISION_I8) {
+        search->exact->bounds.is_sure[q] = memtx__exact_is_sure(search, q);
     }
 }
 

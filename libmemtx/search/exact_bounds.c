@@ -316,12 +316,13 @@ void memtx__exact_scan_bounds(const struct memtx__exact_call *search, struct mem
 
 /* ---- after it --------------------------------------------------------------------------------- */
 
-bool memtx__exact_is_sure(const struct memtx__exact_call *search, size_t q, size_t n)
+bool memtx__exact_is_sure(const struct memtx__exact_call *search, size_t q)
 {
     const struct memtx__i8_side *side = &search->exact->bounds.sides[q];
-    const float limit = memtx__exact_limit(search, q);
-    return limit == -INFINITY || (n == search->k && (double)limit * (double)side->scale + (double)side->shift <
-                                                        (double)search->exact->topk[q].candidates[n - 1].score);
+    const struct memtx__topk *found = &search->exact->topk[q];
+    const double limit = (double)memtx__exact_limit(search, q);
+    return limit == (double)-INFINITY || (found->n == search->k && limit * (double)side->scale + (double)side->shift <
+                                                                       (double)found->candidates[found->n - 1].score);
 }
 
 size_t memtx__exact_gather_unsure(const struct memtx__exact_call *search)

@@ -54,8 +54,8 @@ void memtx__exact_scan_bounds(const struct memtx__exact_call *search, struct mem
                               const unsigned char *stored, struct memtx__share queries, size_t first_state,
                               int64_t first_place);
 
-/* Whether all rows that query q did not look at score less than the last of the n that were found. */
-bool memtx__exact_is_sure(const struct memtx__exact_call *search, size_t q, size_t n);
+/* Whether all rows that query q did not look at score less than the last of those that it found. */
+bool memtx__exact_is_sure(const struct memtx__exact_call *search, size_t q);
 
 /* Those queries that nothing is sure of, in bounds.again and bounds.queries; their number. */
 size_t memtx__exact_gather_unsure(const struct memtx__exact_call *search);

@@ -105,6 +105,7 @@ void memtx__runs_close(struct memtx__runs *runs)
 void memtx__runs_take(struct memtx__runs *runs, struct memtx__arena *arena, size_t most_queries, size_t k, size_t dim)
 {
     runs->ids = memtx__arena_take(arena, most_queries * k, sizeof *runs->ids);
+    runs->scores = memtx__arena_take(arena, most_queries * k, sizeof *runs->scores);
     runs->short_queries = memtx__arena_take(arena, most_queries * dim, sizeof *runs->short_queries);
     runs->which = memtx__arena_take(arena, most_queries, sizeof *runs->which);
     runs->topk = memtx__arena_take(arena, most_queries, sizeof *runs->topk);

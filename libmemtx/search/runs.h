@@ -78,6 +78,7 @@ struct memtx__runs {
     int64_t *found;
     size_t n_scores_held, n_found_held;
     int64_t *ids;         /* [most_queries][k] of exact search */
+    float *scores;        /* of these */
     float *short_queries; /* [most_queries][dim] */
     size_t *which;        /* [most_queries]: those for which too few were found */
     struct memtx__topk *topk;
@@ -134,8 +135,9 @@ uint64_t memtx__runs_n_due(const struct memtx__runs *runs);
 /* The runs that a catalogue names: looks at those that are new. MEMTX_E_NO_MEMORY. */
 int memtx__runs_refresh(struct memtx__runs *runs, const struct memtx__catalogue *catalogue);
 
-/* ids[n][k] of the best visible rows, -1 where there are fewer; min(k, visible rows) are found. Uses all threads. */
-int memtx__runs_search(int64_t *ids, struct memtx__runs *runs, struct memtx__exact *exact,
+/* ids[n][k] of the best visible rows, best first, and scores[n][k], memtx__dot's of the query and the stored row; -1 and
+ * -inf where there are fewer; min(k, visible rows) are found. Uses all threads. */
+int memtx__runs_search(float *scores, int64_t *ids, struct memtx__runs *runs, struct memtx__exact *exact,
                        const struct memtx__runs_query *query);
 
 /* ---- seal.c ----------------------------------------------------------------------------------- */

@@ -1,6 +1,7 @@
-/* A search over runs and tail (runs.h): the runs' indexes are asked, together, for the k best of the rows in sight, the
- * rows that no run covers are searched exactly, and what was found is scored anew from the stored rows and merged. A run
- * of which little is in sight is searched exactly instead; so are all runs, for a query for which they found too few.
+/* A search over runs and tail (runs.h): the runs' indexes are asked, together, for the k best of the rows in sight, and
+ * what they find is scored anew from the stored rows; the rows that no run covers are searched exactly; and all is
+ * merged. A run of which little is in sight is searched exactly instead; so are all runs, for a query for which they
+ * found too few.
  *
  * Cost: what the indexes take; exact search of the tail; k rows read at random for each run and query.
  */
@@ -82,10 +83,9 @@ static const unsigned char *row_at(const struct search *search, uint64_t id)
     return search->query->keys[id / store->chunk_rows] + id % store->chunk_rows * store->row_bytes;
 }
 
-/* Candidates ids[n][k], counted from first_row, of n queries from `first` on, or of those that `which` names, scored from
- * the stored rows. */
-static int merge(struct search *search, const int64_t *ids, uint64_t first_row, size_t first, const size_t *which,
-                 size_t n)
+/* What a run's index has found, ids[n][k] counted from first_row, for n queries from `first` on, scored from the stored
+ * rows. */
+static int merge(struct search *search, const int64_t *ids, uint64_t first_row, size_t first, size_t n)
 {
     const struct memtx__runs_query *query = search->query;
     const memtx_store *store = search->runs->store;
@@ -99,7 +99,7 @@ static int merge(struct search *search, const int64_t *ids, uint64_t first_row, 
     }
 #pragma omp parallel for schedule(static) if (n > 1)
     for (size_t i = 0; i < n; i++) {
-        const size_t q = which ? which[i] : first + i;
+        const size_t q = first + i;
         float row[MEMTX__MAX_HEAD_SIZE];
         for (size_t j = 0; j < k && ids[i * k + j] >= 0; j++) {
             memtx__row_fetch(row_at(search, first_row + (uint64_t)ids[i * k + j]), store->row_bytes);
@@ -126,8 +126,14 @@ static int search_blocks(struct search *search, const size_t *which, size_t n)
         memcpy(runs->short_queries + i * dim, query->queries + which[i] * dim, dim * sizeof *queries);
         queries = runs->short_queries;
     }
-    int status = memtx__exact_search(NULL, runs->ids, search->exact, &rows, queries, n, query->k);
-    return status ? status : merge(search, runs->ids, 0, 0, which, n);
+    int status = memtx__exact_search(runs->scores, runs->ids, search->exact, &rows, queries, n, query->k);
+    for (size_t i = 0; i < n * query->k && !status; i++) {
+        if (runs->ids[i] >= 0) {
+            memtx__topk_push(&runs->topk[which ? which[i / query->k] : i / query->k],
+                             (struct memtx__candidate){runs->scores[i], runs->ids[i]});
+        }
+    }
+    return status;
 }
 
 /* ---- the runs --------------------------------------------------------------------------------- */
@@ -210,7 +216,7 @@ static int search_parts(struct search *search)
         status = runs->choice.operations->search(runs->found_scores, runs->found, runs->parts, runs->n_parts, n,
                                                  query->queries + first * dim, k);
         for (size_t p = 0; p < runs->n_parts && !status; p++) {
-            status = merge(search, runs->found + p * n * k, runs->part_rows[p], first, NULL, n);
+            status = merge(search, runs->found + p * n * k, runs->part_rows[p], first, n);
         }
     }
     return status;
@@ -272,7 +278,7 @@ static int search_rest(struct search *search)
     return status ? status : search_blocks(search, NULL, search->query->n);
 }
 
-int memtx__runs_search(int64_t *ids, struct memtx__runs *runs, struct memtx__exact *exact,
+int memtx__runs_search(float *scores, int64_t *ids, struct memtx__runs *runs, struct memtx__exact *exact,
                        const struct memtx__runs_query *query)
 {
     struct search search = {.runs = runs,
@@ -294,10 +300,8 @@ int memtx__runs_search(int64_t *ids, struct memtx__runs *runs, struct memtx__exa
         status = search_rest(&search);
     }
     for (size_t q = 0; q < query->n && !status; q++) {
-        const size_t n = memtx__topk_end(&runs->topk[q]);
-        for (size_t i = 0; i < k; i++) {
-            ids[q * k + i] = i < n ? runs->topk[q].candidates[i].id : -1;
-        }
+        (void)memtx__topk_end(&runs->topk[q]);
+        memtx__topk_give(scores + q * k, ids + q * k, &runs->topk[q], k);
     }
     return status;
 }
