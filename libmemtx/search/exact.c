@@ -3,8 +3,8 @@
  * Threads share queries and rows: each takes a slice of the queries over a part of the rows, which is whatever blocks
  * the others have not taken yet, and what is found in the parts is merged. For a part each query has one state more,
  * for a slice each tile is converted once more. So few queries have parts only; many in f32 slices only; and in int8,
- * where a tile costs as much as some eighty queries, there are parts first. Tile and block are sized so that the scores of a block stay in a core's second-level cache
- * until they are scanned.
+ * where a tile costs as much as some eighty queries, there are parts first. Tile and block are sized so that the
+ * products of a block stay in a core's second-level cache until they are scanned.
  */
 #include "search/exact.h"
 

@@ -1,8 +1,8 @@
 /* Exact search in int8 (exact.h, exact_i8.h): limits to compare bounds with, the rows above them, and whether anything
  * may have been lost.
  *
- * Which rows are looked at is a matter of time alone, since what is found is proved afterwards. A limit is the bound that
- * a few of a sample of the rows are above: as many as stand for the rows that are to be looked at.
+ * Which rows are looked at is a matter of time alone, since what is found is proved afterwards. A limit is the bound
+ * that a few of a sample of the rows are above: as many as stand for the rows that are to be looked at.
  */
 #include <float.h>
 #include <math.h>

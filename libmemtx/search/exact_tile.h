@@ -63,7 +63,8 @@ int memtx__tile_multiply(struct memtx__tile *tile, const void *queries, size_t n
 /* Of int8, rows of the tile rounded up to whole I8_ROWS: bits of what is behind the tile's rows mean nothing. */
 size_t memtx__tile_whole_rows(const struct memtx__tile *tile);
 
-/* Offers the products of n queries, not in int8, to their states topk[n]; the tile's rows are first_id, first_id + 1 .. */
+/* Offers the products of n queries, not in int8, to their states topk[n]; the tile's rows are first_id, first_id + 1 ..
+ */
 void memtx__tile_give(struct memtx__topk *topk, const struct memtx__tile *tile, size_t n, int64_t first_id);
 
 #endif
