@@ -17,10 +17,11 @@
 #include "search/exact_call.h"
 
 enum {
-    FEW_QUERIES = 64,  /* for each thread: fewer share the rows */
-    MOST_PARTS = 4,    /* of the rows, for more queries than that */
-    FEW_FOUND = 256,   /* hits of all queries: fewer are scored by one thread */
-    LEAST_SPARE = 32,  /* candidates beyond k, however small k is */
+    FEW_QUERIES = 64, /* for each thread: fewer share the rows */
+    MOST_PARTS = 4,   /* of the rows, for more queries than that */
+    FEW_FOUND = 256,  /* hits of all queries: fewer are scored by one thread */
+    LEAST_SPARE = 32, /* candidates beyond k in low precision, however small k is */
+    F32_SPARE = 4,
     FETCHED_AHEAD = 8, /* candidates' rows */
 };
 
@@ -39,16 +40,26 @@ void memtx__exact_take(struct memtx__exact *exact, struct memtx__arena *arena, s
 
 size_t memtx__exact_n_candidates(const struct memtx__exact *exact, size_t k)
 {
-    size_t n = k * exact->n_candidates;
-    n = n < k + LEAST_SPARE ? k + LEAST_SPARE : n;
-    const bool is_held = exact->precision != MEMTX__PRECISION_I8;
-    return is_held && n > MEMTX__TOPK_MOST_K ? MEMTX__TOPK_MOST_K : n;
+    const size_t n = k * exact->n_candidates;
+    return n < k + LEAST_SPARE ? k + LEAST_SPARE : n;
 }
 
-/* What a state holds of a search for k. In int8 candidates are scored at once, and the k best kept. */
+/* What a state holds of a search for k. In int8 rows are scored as they come. Of others some more than k are held until
+ * they have their scores: in f32 as many as may look alike, since a product adds up in another order. */
 static size_t n_held(const struct memtx__exact *exact, enum memtx__precision precision, size_t k)
 {
-    return precision == MEMTX__PRECISION_BF16 ? memtx__exact_n_candidates(exact, k) : k;
+    const size_t n = precision == MEMTX__PRECISION_BF16  ? memtx__exact_n_candidates(exact, k)
+                     : precision == MEMTX__PRECISION_F32 ? k + F32_SPARE
+                                                         : k;
+    return n < MEMTX__TOPK_MOST_K ? n : MEMTX__TOPK_MOST_K;
+}
+
+/* The same of any search: few queries are searched in f32 always. */
+static size_t most_held(const struct memtx__exact *exact)
+{
+    const size_t n = n_held(exact, exact->precision, exact->most_k);
+    const size_t n_in_f32 = n_held(exact, MEMTX__PRECISION_F32, exact->most_k);
+    return n > n_in_f32 ? n : n_in_f32;
 }
 
 /* Of the rows, so that the threads can share the queries of each evenly. */
@@ -89,8 +100,8 @@ void memtx__exact_take_low(struct memtx__exact *exact, struct memtx__arena *aren
     if (precision == MEMTX__PRECISION_I8) {
         memtx__exact_take_bounds(&exact->bounds, arena, most_queries, n_slots, dim);
     }
-    exact->candidates = memtx__arena_take(
-        arena, n_slots, memtx__topk_capacity(n_held(exact, precision, most_k)) * sizeof *exact->candidates);
+    exact->candidates =
+        memtx__arena_take(arena, n_slots, memtx__topk_capacity(most_held(exact)) * sizeof *exact->candidates);
     exact->topk = memtx__arena_take(arena, n_slots, sizeof *exact->topk);
     exact->next_block = memtx__arena_take(arena, n_threads, sizeof *exact->next_block);
 }
