@@ -1,5 +1,5 @@
-/* The places of the k largest of many scores that stand in memory, in no order of rank: for choosing clusters. Where
- * the scores come as a stream and the best are wanted in order, topk.h is the one. */
+/* The places of the k largest of many scores that stand in memory, in no order of rank: for choosing clusters, and for
+ * limits of exact search. Where the scores come as a stream and the best are wanted in order, topk.h is the one. */
 #ifndef MEMTX_MATH_SELECT_H
 #define MEMTX_MATH_SELECT_H
 

@@ -5,7 +5,7 @@
  * min(distance, delta). The softmax over these k gives V_mem and LSE_mem; the blend with local attention is the
  * caller's. Departure from the paper: its keys carry a position (or none); here they are stored before RoPE.
  *
- * Cost: the search; then k rows of values, and of keys where the search has not met them, read at random for each query
+ * Cost: the search; then k rows of values, and of those keys that stand nearer than delta, read at random for each query
  * and head, which is memory traffic.
  */
 #include <math.h>
@@ -108,10 +108,11 @@ static void attend_query(float *V_mem, float *LSE_mem, struct memtx_hit *hits, c
     const float scale = memory->tau[search->layer * store->spec.n_heads + head] * store->spec.scale;
     float *row = memory->rows + thread * 2 * head_size, *logits = memory->logits + thread * k, total;
     struct turned turned = {search->queries + out * head_size, row + head_size, UINT64_MAX};
+    const uint64_t n_rows = memory->view.catalogue->state.n_rows, delta = memory->options.delta;
     size_t n = 0;
 
     for (size_t j = 0; j < k && ids[j] >= 0; j++) {
-        if (!memory->has_scores) {
+        if (!memory->has_scores || (uint64_t)ids[j] + delta >= n_rows) { /* older rows all stand at delta */
             memtx__row_fetch(row_at(memory, memory->keys, ids[j]), store->row_bytes);
         }
         memtx__row_fetch(row_at(memory, memory->values, ids[j]), store->row_bytes);

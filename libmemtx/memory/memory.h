@@ -59,7 +59,7 @@ struct memtx_memory {
 
     struct memtx__row_block *blocks; /* of the pair being searched */
     size_t n_blocks, n_blocks_held;
-    const unsigned char **values; /* [chunk]: value rows of the pair being searched; keys stand in key_rows */
+    const unsigned char **values; /* [chunk]: first value rows of the pair being searched; NULL: none was found */
     const unsigned char **keys;
     size_t n_chunks_held;
 
@@ -93,7 +93,8 @@ struct memtx__pair_search {
 /* find.c: what the options ask for. MEMTX_E_INVALID. */
 int memtx__memory_choose(struct memtx__choice *out, const struct memtx_memory_options *options);
 
-/* find.c: memory->ids[n_q * group][k] of a pair, and the addresses of their chunks in memory->keys and memory->values. */
+/* find.c: memory->ids[n_q * group][k] of a pair, their scores where memory->has_scores, and the addresses of their chunks
+ * in memory->keys and memory->values. */
 int memtx__memory_find(struct memtx_memory *memory, const struct memtx__pair_search *search);
 
 /* find.c: makes room for the address of every chunk in sight in keys and values, all NULL. */

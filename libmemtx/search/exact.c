@@ -45,7 +45,8 @@ size_t memtx__exact_n_candidates(const struct memtx__exact *exact, size_t k)
 }
 
 /* What a state holds of a search for k. In int8 rows are scored as they come. Of others some more than k are held until
- * they have their scores: in f32 as many as may look alike, since a product adds up in another order. */
+ * they have their scores: in f32 a few, since a product adds up in another order and may rank those wrong that are as
+ * good as equal. */
 static size_t n_held(const struct memtx__exact *exact, enum memtx__precision precision, size_t k)
 {
     const size_t n = precision == MEMTX__PRECISION_BF16  ? memtx__exact_n_candidates(exact, k)
@@ -369,7 +370,6 @@ static void choose_pass(struct memtx__exact_call *search)
                search->n_rows / MEMTX__EXACT_LEAST_I8_SHARES >= memtx__exact_n_candidates(search->exact, search->k) &&
                memtx__exact_bound_queries(search)) {
         search->precision = MEMTX__PRECISION_I8;
-        search->pass_queries = search->exact->low_queries;
     }
 }
 
@@ -407,6 +407,7 @@ int memtx__exact_search(float *scores, int64_t *ids, struct memtx__exact *exact,
     struct memtx__exact_call search = {
         .exact = exact, .rows = rows, .queries = queries, .n_queries = n_queries, .k = k};
     choose_pass(&search);
+    exact->made_in = search.precision;
     exact->bounds.n_again = 0;
     status = run(scores, ids, &search);
     return status || search.precision != MEMTX__PRECISION_I8 ? status : run_again(scores, ids, &search);

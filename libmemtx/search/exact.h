@@ -7,7 +7,7 @@
  * made in, the scores that order what was found, and that are given out, are memtx__dot's of the query and the stored
  * row.
  *
- * In int8 nothing is lost. A row's upper bound (exact_i8.h) is compared with a limit that is guessed for each query
+ * In int8 nothing is lost but what rounding of f32 alone tells apart. A row's upper bound (exact_i8.h) is compared with a limit that is guessed for each query
  * from a sample of the rows, and the few rows above it are scored at once, while they are in the cache. When the k-th
  * score is above what the limit stands for, no other row can be one of the k best. Queries of which this cannot be
  * said, few of a model's, are searched again in f32. In bf16 the k best are looked for among some more, and a neighbour
@@ -54,7 +54,7 @@ struct memtx__exact_bounds {
     struct memtx__i8_side *sides; /* [most_queries] */
     float loss;                   /* the largest of the sides' */
     struct memtx__i8_rows sample; /* of which limits are guessed */
-    float *limits;                /* [states]: these, and higher as more is found */
+    float *limits;                /* [states]: of each query and part of the rows; they rise as more is found */
     bool *is_sure;                /* [most_queries]: nothing was lost */
     size_t *again;                /* [most_queries]: those that are searched again */
     float *queries;               /* [most_queries][dim] of these */
@@ -68,13 +68,14 @@ struct memtx__exact {
     size_t dim;
     size_t n_threads;
     enum memtx__precision precision; /* of the first pass of LEAST_LOW_QUERIES queries and more */
+    enum memtx__precision made_in;   /* the first pass of the last search */
     size_t n_candidates;             /* for each neighbour */
     struct memtx__bf16_product *product;
     unsigned char *tiles; /* [n_threads][tile_bytes]: a struct memtx__tile's scratch each */
     size_t tile_bytes;
     unsigned char *low_queries; /* [most_queries and a block] as the first pass takes them; in int8 with the limits */
     struct memtx__exact_bounds bounds;
-    struct memtx__candidate *candidates; /* [states][memtx__topk_capacity(k)] */
+    struct memtx__candidate *candidates; /* [states][memtx__topk_capacity(what a state holds)] */
     struct memtx__topk *topk;            /* their ids are places: block << 32 | row of the block */
     size_t *next_block;                  /* [n_threads]: that is still to be searched, for each slice of the queries */
 };

@@ -14,7 +14,7 @@ struct memtx__exact_call {
     size_t n_queries;
     size_t k;
     enum memtx__precision precision;
-    const unsigned char *pass_queries; /* as the pass takes them */
+    const unsigned char *pass_queries; /* as the pass takes them, not in int8 */
     const size_t *where;               /* [n_queries]: whose hits they are; NULL: their own */
     size_t n_rows;                     /* of all blocks */
     bool is_out;                       /* a row has no bounds */

@@ -39,12 +39,12 @@ size_t memtx__i8_query_bytes(size_t dim);
 bool memtx__i8_round_query(int8_t *numbers, struct memtx__i8_side *side, const float *query, const float *centre,
                            float *spare, size_t dim);
 
-/* A query ready for memtx__lanes_i8, which borrows its numbers; its limit is still to be set. */
+/* A query ready for math/lanes_i8.h, which borrows its numbers; its limit is still to be set. */
 struct memtx__i8_query memtx__i8_query_of(const int8_t *numbers, const struct memtx__i8_side *side, size_t dim);
 
 /* Rows of one tile. */
 struct memtx__i8_rows {
-    uint8_t *numbers; /* as memtx__lanes_i8 reads them */
+    uint8_t *numbers; /* as math/lanes_i8.h reads them */
     float *scales;    /* NaN: a row that is not finite */
     float *slacks;    /* e + loss |x'| and what rounding may add */
     float *columns;   /* [dim][I8_LANES] */

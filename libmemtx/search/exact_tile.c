@@ -40,14 +40,7 @@ size_t memtx__tile_query_bytes(enum memtx__precision precision, size_t dim)
 
 size_t memtx__tile_most_queries(enum memtx__precision precision)
 {
-    switch (precision) {
-    case MEMTX__PRECISION_BF16:
-        return MEMTX__TILE_QUERIES_BF16;
-    case MEMTX__PRECISION_I8:
-        return MEMTX__TILE_QUERIES_I8;
-    default:
-        return MEMTX__TILE_QUERIES;
-    }
+    return precision == MEMTX__PRECISION_BF16 ? MEMTX__TILE_QUERIES_BF16 : MEMTX__TILE_QUERIES;
 }
 
 /* ---- rounding --------------------------------------------------------------------------------- */

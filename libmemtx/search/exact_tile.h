@@ -49,7 +49,7 @@ size_t memtx__tile_query_bytes(enum memtx__precision precision, size_t dim);
 /* low[dim] in bf16 from a finite query[dim]. Any thread. */
 void memtx__tile_round_bf16(void *low, const float *query, size_t dim);
 
-/* Queries that one product takes at most. */
+/* Queries that one product takes at most, not in int8: there it is TILE_QUERIES_I8. */
 size_t memtx__tile_most_queries(enum memtx__precision precision);
 
 /* The tile from n_rows <= TILE_ROWS stored rows. A row that is not finite gets scores that are not. In bf16 numbers

@@ -183,7 +183,7 @@ static void run(const struct data *data, size_t n_queries)
                      "\"%s\", \"candidates\": %zu, \"search_ms\": %.2f, \"bare_ms\": %.2f, \"ratio\": %.3f, "
                      "\"times_f32\": %.2f, \"recall\": %.5f, \"again\": %zu}\n",
                      data->name, data->n_rows, data->dim, n_queries, passes[i].name,
-                     s->exact.precision == passes[i].first.precision ? passes[i].name : "f32", s->exact.n_candidates,
+                     s->exact.made_in == passes[i].first.precision ? passes[i].name : "f32", s->exact.n_candidates,
                      seconds * 1e3, bare * 1e3, bare / seconds, f32 / seconds, recall(&searchers[0], s, n_queries),
                      s->exact.bounds.n_again);
         (void)fflush(stdout);

@@ -133,7 +133,8 @@ void check_query(const struct rows *rows, const float *query, const float *score
     free(all);
 }
 
-void same_as_plain(const struct rows *rows, struct memtx__first_pass pass, size_t n_queries, size_t k, uint64_t seed)
+enum memtx__precision same_as_plain(const struct rows *rows, struct memtx__first_pass pass, size_t n_queries, size_t k,
+                                    uint64_t seed)
 {
     const size_t dim = rows->set.dim;
     struct searcher searcher;
@@ -146,8 +147,10 @@ void same_as_plain(const struct rows *rows, struct memtx__first_pass pass, size_
     for (size_t q = 0; q < n_queries; q += step) {
         check_query(rows, queries + q * dim, scores + q * k, ids + q * k, k);
     }
+    const enum memtx__precision made_in = searcher.exact.made_in;
     searcher_free(&searcher);
     free(queries);
     free(scores);
     free(ids);
+    return made_in;
 }

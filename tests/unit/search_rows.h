@@ -36,7 +36,9 @@ void searcher_free(struct searcher *searcher);
  * equal, scores to the tolerance, what is missing as -1. */
 void check_query(const struct rows *rows, const float *query, const float *scores, const int64_t *ids, size_t k);
 
-/* Searches with n_queries random queries and checks them, many of them by sample. */
-void same_as_plain(const struct rows *rows, struct memtx__first_pass pass, size_t n_queries, size_t k, uint64_t seed);
+/* Searches with n_queries random queries and checks them, many of them by sample; gives what the first pass was made
+ * in. */
+enum memtx__precision same_as_plain(const struct rows *rows, struct memtx__first_pass pass, size_t n_queries, size_t k,
+                                    uint64_t seed);
 
 #endif
