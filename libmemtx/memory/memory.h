@@ -93,8 +93,8 @@ struct memtx__pair_search {
 /* find.c: what the options ask for. MEMTX_E_INVALID. */
 int memtx__memory_choose(struct memtx__choice *out, const struct memtx_memory_options *options);
 
-/* find.c: memory->ids[n_q * group][k] of a pair, their scores where memory->has_scores, and the addresses of their chunks
- * in memory->keys and memory->values. */
+/* find.c: memory->ids[n_q * group][k] of a pair, their scores where memory->has_scores, and the addresses of their
+ * chunks in memory->keys and memory->values. */
 int memtx__memory_find(struct memtx_memory *memory, const struct memtx__pair_search *search);
 
 /* find.c: makes room for the address of every chunk in sight in keys and values, all NULL. */

@@ -7,11 +7,11 @@
  * made in, the scores that order what was found, and that are given out, are memtx__dot's of the query and the stored
  * row.
  *
- * In int8 nothing is lost but what rounding of f32 alone tells apart. A row's upper bound (exact_i8.h) is compared with a limit that is guessed for each query
- * from a sample of the rows, and the few rows above it are scored at once, while they are in the cache. When the k-th
- * score is above what the limit stands for, no other row can be one of the k best. Queries of which this cannot be
- * said, few of a model's, are searched again in f32. In bf16 the k best are looked for among some more, and a neighbour
- * is lost where more rows than these look better in the low precision.
+ * In int8 nothing is lost but what rounding of f32 alone tells apart. A row's upper bound (exact_i8.h) is compared with
+ * a limit that is guessed for each query from a sample of the rows, and the few rows above it are scored at once, while
+ * they are in the cache. When the k-th score is above what the limit stands for, no other row can be one of the k best.
+ * Queries of which this cannot be said, few of a model's, are searched again in f32. In bf16 the k best are looked for
+ * among some more, and a neighbour is lost where more rows than these look better in the low precision.
  */
 #ifndef MEMTX_SEARCH_EXACT_H
 #define MEMTX_SEARCH_EXACT_H
