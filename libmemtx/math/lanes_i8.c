@@ -26,7 +26,7 @@ static int32_t sum_up(const struct memtx__i8_block *rows, size_t row, const stru
     return sum;
 }
 
-/* Both functions in one: scores or above is NULL. So are those with VNNI. */
+/* Both functions in one, here and below: scores or above is NULL. */
 static void run_plainly(float *scores, uint64_t *above, const struct memtx__i8_block *rows,
                         const struct memtx__i8_query *queries, size_t n_queries)
 {
@@ -173,26 +173,30 @@ VNNI static void compare_fast(uint64_t *above, const struct memtx__i8_block *row
 
 #endif
 
-void memtx__lanes_i8_score(float *scores, const struct memtx__i8_block *rows, const struct memtx__i8_query *queries,
-                           size_t n_queries)
+static void run(float *scores, uint64_t *above, const struct memtx__i8_block *rows,
+                const struct memtx__i8_query *queries, size_t n_queries)
 {
 #if defined(VNNI)
     if (__builtin_cpu_supports("avx512vnni")) {
-        score_fast(scores, rows, queries, n_queries);
+        if (scores) {
+            score_fast(scores, rows, queries, n_queries);
+        } else {
+            compare_fast(above, rows, queries, n_queries);
+        }
         return;
     }
 #endif
-    run_plainly(scores, NULL, rows, queries, n_queries);
+    run_plainly(scores, above, rows, queries, n_queries);
+}
+
+void memtx__lanes_i8_score(float *scores, const struct memtx__i8_block *rows, const struct memtx__i8_query *queries,
+                           size_t n_queries)
+{
+    run(scores, NULL, rows, queries, n_queries);
 }
 
 void memtx__lanes_i8_compare(uint64_t *above, const struct memtx__i8_block *rows, const struct memtx__i8_query *queries,
                              size_t n_queries)
 {
-#if defined(VNNI)
-    if (__builtin_cpu_supports("avx512vnni")) {
-        compare_fast(above, rows, queries, n_queries);
-        return;
-    }
-#endif
-    run_plainly(NULL, above, rows, queries, n_queries);
+    run(NULL, above, rows, queries, n_queries);
 }

@@ -17,11 +17,11 @@
 #include "search/exact_call.h"
 
 enum {
-    FEW_QUERIES = 64, /* for each thread: fewer share the rows */
-    MOST_PARTS = 4,   /* of the rows, for more queries than that */
-    FEW_FOUND = 256,  /* hits of all queries: fewer are scored by one thread */
-    LEAST_SPARE = 32, /* candidates beyond k in low precision, however small k is */
-    F32_SPARE = 4,
+    FEW_QUERIES = 64,  /* for each thread: fewer share the rows */
+    MOST_PARTS = 4,    /* of the rows, for more queries than that */
+    FEW_FOUND = 256,   /* hits of all queries: fewer are scored by one thread */
+    LEAST_SPARE = 32,  /* candidates beyond k in low precision, however small k is */
+    F32_SPARE = 4,     /* beyond k in f32 */
     FETCHED_AHEAD = 8, /* candidates' rows */
 };
 
@@ -263,13 +263,10 @@ static void begin(const struct memtx__exact_call *search, size_t n_parts)
 static int scan_all(struct memtx__exact_call *search, size_t n_parts)
 {
     int status = MEMTX_OK;
-    bool is_out = false;
     struct memtx__exact *exact = search->exact;
     const size_t n_slices = exact->n_threads / n_parts;
     memset(exact->next_block, 0, n_slices * sizeof *exact->next_block);
-#pragma omp parallel for schedule(static) num_threads((int)exact->n_threads) reduction(min                             \
-                                                                                       : status) reduction(||          \
-                                                                                                           : is_out)
+#pragma omp parallel for schedule(static) reduction(min : status) num_threads((int)exact->n_threads)
     for (size_t thread = 0; thread < exact->n_threads; thread++) {
         const size_t slice = thread % n_slices, part = thread / n_slices;
         const struct memtx__share queries = memtx__share_of(search->n_queries, slice, n_slices);
@@ -285,9 +282,11 @@ static int scan_all(struct memtx__exact_call *search, size_t n_parts)
             }
         }
         status = failed < status ? failed : status;
-        is_out = tile.i8.is_out || is_out;
+        if (tile.i8.is_out) {
+#pragma omp atomic write
+            search->is_out = true;
+        }
     }
-    search->is_out = is_out;
     return status;
 }
 
